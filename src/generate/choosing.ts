@@ -1,6 +1,6 @@
 /**
- * What the choice of next tokens needs on the device besides logits (kernels/choose): noise, each row's record and state, tables
- * of the rows that ask for a bias or penalties, and places for log-probabilities. The last two are made when they are asked for.
+ * The device's data for choosing next tokens (kernels/choose), besides the logits: noise, each row's record and state, tables for
+ * rows with a bias or penalties, and space for log-probabilities. Tables and that space are allocated when a row first needs them.
  */
 import { choose } from "../../kernels/choose/kernel.ts";
 import { BY_NOISE, BY_STREAM, needsTables, recordFields, recordOf, tablesOf } from "../../kernels/choose/record.ts";
@@ -10,38 +10,38 @@ import type { NumberArray } from "../kernel.ts";
 import { launch } from "../engine/launch.ts";
 import type { Tensor } from "../engine/tensor.ts";
 
-/** A row, as the choice of its next token sees it. */
+/** What the choice of a row's next token needs to know about the row. */
 export interface ChoosingRow {
   readonly slot: number;
-  /** All its tokens, of which the first `prompt` are the prompt's. */
+  /** The row's tokens; the first `prompt` of them are the prompt. */
   readonly tokens: readonly number[];
   readonly prompt: number;
   readonly request: SamplingOptions;
-  /** For how many of the likeliest tokens it wants log-probabilities; undefined: not even for the chosen one. */
+  /** How many of the most likely tokens to give log-probabilities for; undefined: none, not even for the chosen token. */
   readonly likely: number | undefined;
-  /** Of its own stream; undefined where noise is drawn for it. */
+  /** Seed of the row's own random stream (Philox); undefined if the host draws noise for the row. */
   readonly seed: number | undefined;
-  /** A token that is there already: it is not chosen, only told of. */
+  /** A known token: it is taken instead of choosing one, and its log-probability is reported. */
   readonly given?: number;
 }
 
-/** What was chosen for a row. */
+/** The token chosen for a row. */
 export interface Told {
   readonly id: number;
-  /** Where the row asks: pairs of an id and its log-probability, of the chosen token and of the likeliest. */
+  /** If the row asks for it: pairs of an id and its log-probability, for the chosen token and then the most likely tokens. */
   readonly likely: NumberArray | undefined;
 }
 
-/** Fills a place where no row is, and chooses what nobody reads. */
+/** Fills an unused place of a step. The token chosen for it is never read. */
 export const idle: ChoosingRow = {
   ...{ slot: -1, tokens: [], prompt: 0, request: { temperature: 0 } },
   ...{ likely: undefined, seed: undefined },
 };
 
-/** Of R rows: (R, fields) f32. */
+/** The records of R rows: (R, fields) f32. */
 export const recordsOf = (rows: readonly ChoosingRow[]): number[] =>
   rows.flatMap(({ request, slot, likely }) => recordOf(request, slot, likely));
-/** As {@linkcode recordsOf}, (R, 4) i32; `first` is the first row's number in the noise. */
+/** The states of R rows: (R, 4) i32. `first` is the index of the first row's noise. */
 export const stateOf = (rows: readonly ChoosingRow[], first: number): Int32Array =>
   Int32Array.from(rows.flatMap(({ seed, tokens, given }, r) => [
     seed ?? 0,
@@ -50,22 +50,22 @@ export const stateOf = (rows: readonly ChoosingRow[], first: number): Int32Array
     first + r,
   ]));
 
-/** How many pairs the row that wants most has. */
+/** The largest number of pairs that a row asks for. */
 const pairsOf = (rows: readonly ChoosingRow[]): number =>
   rows.reduce((most, { likely = -1 }) => Math.max(most, likely + 1), 0);
 
 export class Choosing implements Disposable {
-  /** (most, V): noise for the choices between two readings. */
+  /** (most, V): noise for the choices that are made before the host reads results. */
   readonly #drawn: Float32Array;
   readonly #noise: Tensor;
   /** (slots, 2, V) */
   #tables: Tensor | undefined;
-  /** The row whose tables stand in each slot. */
+  /** The row whose tables are in each slot. */
   readonly #tabled = new Map<number, ChoosingRow>();
-  /** (most, K, 2), of the choices between two readings. */
+  /** (most, K, 2): the pairs of the choices that are made before the host reads results. */
   #likely: Tensor | undefined;
 
-  /** @param options.changed is called when captured choices are to be captured anew, for their operands are others */
+  /** @param options.changed called when operands were replaced, so that choices must be captured again */
   constructor(
     readonly device: Device,
     readonly options: { vocabSize: number; slots: number; most: number; changed: () => void },
@@ -75,18 +75,18 @@ export class Choosing implements Disposable {
     this.#noise = device.tensor(this.#drawn, [most, vocabSize]);
   }
 
-  /** The noise for choice number `at`, to be filled. */
+  /** The noise for choice number `at`, for the caller to fill. */
   noise(at: number): Float32Array {
     const { vocabSize } = this.options;
     return this.#drawn.subarray(at * vocabSize, (at + 1) * vocabSize);
   }
-  /** Takes the noise for so many choices to the device. */
+  /** Copies the noise for `count` choices to the device. */
   write(count: number): void {
     const length = count * this.options.vocabSize;
     this.device.write(new Storage(this.#noise.storage.block, length), this.#drawn.subarray(0, length));
   }
 
-  /** What it has to make when a row asks so that does not yet: bytes of tables for all slots, and of places for pairs. */
+  /** Bytes to allocate if a row with this request is added: for the tables of all slots, and for pairs. */
   lacks(request: SamplingOptions, likely: number | undefined): Record<"tables" | "pairs", number> {
     const { vocabSize, slots, most } = this.options, each = this.device.bytesOf("f32");
     const pairs = pairsOf([{ ...idle, likely }]) - (this.#likely?.shape[1] ?? 0);
@@ -95,7 +95,7 @@ export class Choosing implements Disposable {
       pairs: most * 2 * Math.max(0, pairs) * each,
     };
   }
-  /** Makes and fills what rows ask for, before they choose. From then on a row's tables go on by themselves. */
+  /** Allocates and fills the tables and pairs that rows need. Call it before choosing. Later choices update a row's tables themselves. */
   prepare(rows: readonly ChoosingRow[]): void {
     const { vocabSize, slots, most } = this.options, pairs = pairsOf(rows);
     const tabled = rows.filter((row) => needsTables(row.request) && this.#tabled.get(row.slot) !== row);
@@ -114,12 +114,12 @@ export class Choosing implements Disposable {
     }
   }
 
-  /** Launches a choice for each of R rows: ids (R). Pairs go to `likely`, or wait for {@linkcode read}. */
+  /** Launches a choice for each of R rows. Pairs are written to `likely`; by default to the tensor that {@linkcode read} reads. @returns ids (R) */
   choose(logits: Tensor, { records, state }: Record<"records" | "state", Tensor>, likely = this.#likely): Tensor {
     const R = state.shape[0], operands = { noise: this.#noise, records, state, tables: this.#tables, likely };
     return launch(choose, { logits: logits.alias([R, this.options.vocabSize]), ...operands }).ids;
   }
-  /** A choice that is made once; the caller disposes of what it returns. */
+  /** Makes one choice for each row, without a captured program. The caller disposes of the returned tensors. */
   once(logits: Tensor, rows: readonly ChoosingRow[]): { ids: Tensor; likely: Tensor | undefined } {
     const { device } = this, R = rows.length, pairs = pairsOf(rows);
     using scope = device.scope();
@@ -129,7 +129,7 @@ export class Choosing implements Disposable {
     const ids = scope.keep(this.choose(logits, { records, state }, likely));
     return { ids, likely: likely && scope.keep(likely) };
   }
-  /** What rows have been told in the choices from number `first` on, where one asks. */
+  /** Reads the pairs of `count` choices, the first of which has number `first`. Returns undefined for each if no row asks for pairs. */
   async read(
     rows: readonly ChoosingRow[],
     first: number,

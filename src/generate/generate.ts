@@ -1,9 +1,8 @@
 /**
- * Generation over token ids, as nanoGPT's `GPT.generate` and transformers' `generate`: printing is the caller's.
+ * Generation of token ids, like nanoGPT's `GPT.generate` and transformers' `generate`. The caller prints the text.
  *
- * The noise is drawn on the host in the order of PyTorch's multinomial, so a seed gives nanoGPT's and transformers' tokens on
- * every device. The device chooses (kernels/choose), and the host reads some tokens at a time. Texts are rows (rows.ts), however
- * many there are.
+ * The host draws noise in the order of PyTorch's multinomial, so that a seed gives the tokens of nanoGPT and transformers on every
+ * device. The device chooses tokens (kernels/choose), and the host reads several tokens at a time. Each text is a row of rows.ts.
  *
  * @module
  */
@@ -23,22 +22,22 @@ export { Rows, type RowsOptions } from "./rows.ts";
 export type { SamplingOptions } from "../../kernels/choose/rules.ts";
 export type { FinishReason, StoppingOptions, Taken } from "./stopping.ts";
 
-/** Token ids to go on from, or a list of such. */
+/** The token ids of a prompt, or of several prompts. */
 export type Prompts = ArrayLike<number> | readonly ArrayLike<number>[];
 
 /** The next token of one of the sequences. */
 export interface GeneratedToken extends Chosen, Taken {
-  /** Which of the sequences, from 0. */
+  /** Number of the sequence, from 0. */
   readonly sequence: number;
 }
 
 /**
- * Token ids that go on from `prompt`, one at a time as they are drawn: p = softmax(logits / temperature) over the `topK`
- * likeliest, and the next token is argmax p / q with exponential noise q, which draws it with probability p.
+ * Generates token ids that continue `prompt`, and yields each one when it is drawn. With p = softmax(logits / temperature) over the
+ * `topK` most likely tokens, the next token is argmax p / q with exponential noise q, which draws each token with probability p.
  *
- * @param prompt token ids, at least one; where they are more than the block size, the model sees the last ones
- * @throws {ConfigError} when an option is out of range, or the prompt is empty or not of the vocabulary
- * @throws {DataError} when the model's logits are not numbers, because its weights are damaged
+ * @param prompt token ids, at least one; if there are more than the block size, the model sees the last ones
+ * @throws {ConfigError} if an option is out of range, or the prompt is empty or has an id outside the vocabulary
+ * @throws {DataError} if the model's logits are NaN, because its weights are damaged
  * @example
  * ```ts
  * import { createDevice, generate, GPT } from "@nanogpt/ts";
@@ -55,8 +54,8 @@ export function generate(
   options: GenerateOptions,
 ): AsyncGenerator<number, void, void>;
 /**
- * The same for each of several prompts, text after text: what calls one after the other give. They are written together where
- * that changes nothing: each from `seed`, or with temperature 0, or where no text can end before its length.
+ * Generates a text for each of several prompts, and yields the tokens text by text, as separate calls would. Texts are computed
+ * together if that does not change them: with a `seed` for each, with temperature 0, or if no text can end early.
  */
 export function generate(
   model: GPT,
@@ -72,11 +71,11 @@ export function generate(
 }
 
 /**
- * As {@linkcode generate}, with all that is known of each token, and for several sequences at once: a forward pass serves all
- * of them, and each gives its tokens until it ends.
+ * Generates several sequences from each prompt, and yields their tokens with texts, log-probabilities and finish reasons. The
+ * sequences of a prompt share forward passes; each yields tokens until it ends.
  *
- * @param prompt one, or several: then their sequences are numbered, and come, prompt by prompt, as with {@linkcode generate}
- * @throws {ConfigError} as {@linkcode generate}
+ * @param prompt one prompt, or several: sequences are numbered through all prompts, and yielded prompt by prompt
+ * @throws {ConfigError} like {@linkcode generate}
  * @example
  * ```ts
  * import { createDevice, generateSequences, GPT } from "@nanogpt/ts";
@@ -96,12 +95,12 @@ export function generateSequences(
   return decode(model, prompt, options, (token) => token);
 }
 
-/** Texts that are written together at the most: more make a step faster by little. */
+/** The most texts that are generated together. More texts would make a step only a little faster. */
 const MOST_TOGETHER = 64;
-/** Up to how many numbers a generator skips, to begin with a later text, without a pause that a reader notices. */
+/** Random numbers that a generator can skip at once, to begin a later text, without a noticeable pause. */
 const AT_ONCE = 2 ** 20;
 
-/** @param give what to yield for a token */
+/** Generates for one prompt or several. @param give converts a token to the yielded value */
 async function* decode<T>(
   model: GPT,
   prompt: Prompts,
@@ -117,12 +116,12 @@ async function* decode<T>(
   const together = prompts.length > 1 && (!draws || fixed);
   const slots = count * (together ? textsTogether(model, prompts.length, options) : 1);
   using rows = new Rows(model, { slots, cache });
-  /** Of each prompt. */
+  /** The rows of each prompt. */
   const texts: Row[][] = [];
   const join = () => {
     const number = texts.length, drawn = lengths[number] * count * vocabSize;
     const own = draws && together ? new RandomGenerator(0) : generator;
-    if (draws && together) { // what the texts before will draw is passed over
+    if (draws && together) { // skips the numbers that the texts before will draw
       own!.setState(generator.getState());
       generator.skipExponential(drawn);
     }
@@ -149,7 +148,7 @@ async function* decode<T>(
   }
 }
 
-/** How many prompts go together, of so many sequences each: their keys and values, and tables, take at most half of the memory that is left. */
+/** How many prompts are generated together: the keys, values and tables of their sequences take at most half of the memory left. */
 function textsTogether(model: GPT, prompts: number, options: SequencesOptions): number {
   const { device } = model, left = device.capacity.all - device.memory().bytes;
   const { numReturnSequences: count = 1, cache } = options;

@@ -1,6 +1,6 @@
 /**
- * What generating with a model will take, found by doing it on a device that only counts, as the estimate of a training
- * is (train/memory.ts): so what does not fit is refused with the figures before any of it is read or made.
+ * Estimates the memory of generating with a model. The estimate generates on a device that only counts bytes, like that of training
+ * (train/memory.ts). A model that does not fit is refused, with the figures, before it is read or made.
  */
 import { gib, type Needs, shortage } from "../engine/capacity.ts";
 import type { Device } from "../engine/device.ts";
@@ -13,31 +13,31 @@ import type { CacheType } from "../nn/cache.ts";
 import { generateSequences } from "./generate.ts";
 import type { SequencesOptions } from "./options.ts";
 
-/** What is to be done with the model: of a generation's options those that take memory, and how the model is made. */
+/** The options of generation and of loading that affect memory. */
 export interface InferenceOptions
   extends Pick<SequencesOptions, keyof SamplingOptions | "logprobs" | "topLogprobs" | "numReturnSequences" | "cache"> {
-  /** What it is meant for; nothing happens on it. */
+  /** The device that the model is meant for. Nothing is computed on it. */
   readonly device: Device;
-  /** How its matrices are stored; default f32. */
+  /** How matrices are stored; default f32. */
   readonly weights?: GPTOptions["weights"];
-  /** Whether it is made or loaded with this option; else its first generation makes copies of f32 matrices. Default true. */
+  /** Whether the model will be made with `inference: true`; otherwise its first generation copies f32 matrices. Default true. */
   readonly inference?: boolean;
-  /** Tokens of the prompt; default: one less than the block size, so that every way of reading tokens is counted. */
+  /** Tokens of the prompt; default: one less than the block size, so that every kind of pass is counted. */
   readonly promptLength?: number;
-  /** How many are added; default 3, of which the last is one too many for the block. */
+  /** Tokens to generate; default 3, the last of which is past the block size. */
   readonly maxNewTokens?: number;
-  /** What is done past the block size; default crop. */
+  /** What happens past the block size; default crop. */
   readonly overflow?: "crop" | "slide";
 }
 
-/** Of the weights, the keys and values of a whole block, what options ask for, and all that the passes make at the most. */
+/** Bytes of the weights, the keys and values of a whole block, what the options need, and the peak of intermediate tensors. */
 export type InferenceNeeds = Needs;
 
 /**
- * Makes a model and generates, on a device that neither stores nor computes: some milliseconds, whatever the sizes. Not
- * counted: kernels, and what the host holds.
+ * Estimates memory by making a model and generating on a device that neither stores nor computes. It takes some milliseconds for any
+ * size. Compiled kernels and the host's memory are not counted.
  *
- * @throws {ConfigError} when there is no such model
+ * @throws {ConfigError} if the config is not valid
  */
 export async function inferenceNeeds(
   config: Partial<GPTConfig>,
@@ -51,9 +51,9 @@ export async function inferenceNeeds(
 }
 
 /**
- * Refuses a model that cannot generate in a device's memory, before any of it is read or made.
+ * Checks that generating with a model fits into a device's memory, before the model is read or made.
  *
- * @throws {DeviceError} when it does not fit into what the device has left; the message has both figures
+ * @throws {DeviceError} if it does not fit into the memory that the device has left; the message has both figures
  * @example
  * ```ts
  * import { assertRejects } from "@std/assert";
@@ -74,13 +74,13 @@ export async function checkInference(config: Partial<GPTConfig>, options: Infere
   if (!why) return;
   let advice = "";
   if (weights === "f32" && !shortage(floor(config, "bf16", cache), device)) {
-    const kept = await inferenceNeeds(config, { ...options, weights: "bf16" });
-    if (!shortage(kept, device)) advice = `\nWith weights kept in bf16 it takes ${gib(kept.bytes)}`;
+    const rounded = await inferenceNeeds(config, { ...options, weights: "bf16" });
+    if (!shortage(rounded, device)) advice = `\nWith weights in bf16 it takes ${gib(rounded.bytes)}`;
   }
   throw new DeviceError(`Generating with this model, weights in ${weights}, ${why}${advice}`);
 }
 
-/** What no such model does without: the matrices, and a block's keys and values. So what is far too large is not rehearsed. */
+/** A lower bound: the matrices, and the keys and values of a block. It refuses models that are far too large without an estimate. */
 function floor(config: Partial<GPTConfig>, weights: StorageType, cache: CacheType): InferenceNeeds {
   const { vocabSize: V = 0, blockSize: T = 0, nLayer: L = 0, nEmbd: C = 0 } = config,
     bytes = { f32: 4, i32: 4, bf16: 2, q8_0: 34 / 32 };

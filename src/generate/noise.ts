@@ -1,30 +1,33 @@
-/** The noise that rows choose with: drawn on the host from a generator of one row, or of some that share it. */
+/** The noise with which rows choose tokens. The host draws it from a generator that one row, or several rows, use. */
 import type { GeneratorState, RandomGenerator } from "../random/mod.ts";
 
-/** A row, as its noise sees it. */
+/** A row that uses noise. */
 export interface NoiseUser {
-  /** Tokens that it has noise for. */
+  /** Number of tokens for which the row has taken noise. */
   readonly drawn: number;
-  /** Whether it wants no more. */
+  /** Whether the row needs no more noise. */
   readonly over: boolean;
-  /** Whether its reader has had all, or has gone. */
+  /** Whether the row's reader has taken all tokens, or has left. */
   readonly done: boolean;
 }
 
-/** Noise for some rows that share a generator: a choice of each of them at a time, in `torch.multinomial`'s order. */
+/** Noise for rows that share a generator. It is drawn for one token of all rows at a time, in the order of `torch.multinomial`. */
 export class Noise {
   readonly rows: NoiseUser[] = [];
-  /** By the number of the token: what rows that are behind have not yet used, (rows, V). */
+  /** Noise that some rows have not used yet, (rows, V), by the number of the token. */
   readonly #ahead = new Map<number, Float32Array>();
-  /** Before the noise of token number `#settled` + i was drawn. */
+  /** Element i is the generator's state before it drew the noise of token number `#settled` + i. */
   readonly #states: GeneratorState[] = [];
   #settled = 0;
   #drawn = 0;
 
-  /** @param isForeign whether somebody else goes on with the generator, who is to find it where the tokens taken have left it */
+  /**
+   * @param isForeign whether the generator is the caller's, who will use it afterwards: its state must then depend only on the
+   *   tokens that were taken
+   */
   constructor(readonly generator: RandomGenerator, readonly isForeign: boolean) {}
 
-  /** The noise of a row's token number `t`, from 0. */
+  /** Fills `into` with the noise for a row's token number `t`, from 0. */
   fill(into: Float32Array, row: NoiseUser, t: number): void {
     const V = into.length, count = this.rows.length;
     let values = this.#ahead.get(t);
@@ -42,14 +45,14 @@ export class Noise {
     const at = this.rows.indexOf(row);
     into.set(values!.subarray(at * V, (at + 1) * V));
   }
-  /** Somebody has taken so many tokens of a row: the states before are of no more use. */
+  /** Notes that the reader of a row has taken `count` tokens: earlier states of the generator are not needed any more. */
   taken(count: number): void {
     while (this.#settled < count && this.#states.length > 0) {
       this.#states.shift();
       this.#settled++;
     }
   }
-  /** Where no row goes on: puts the generator where it would be if noise had been drawn only for the tokens that were taken. */
+  /** When all rows are done, sets the generator to the state that it would have if only the taken tokens had drawn noise. */
   settle(): void {
     if (this.#states.length === 0 || !this.rows.every(({ done }) => done)) return;
     this.generator.setState(this.#states[0]);

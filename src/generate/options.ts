@@ -1,4 +1,4 @@
-/** The options of generation, and what it refuses. */
+/** The options of generation, and their checks. */
 import { ConfigError } from "../errors.ts";
 import type { GPTConfig } from "../gpt.ts";
 import type { CacheType } from "../nn/cache.ts";
@@ -8,57 +8,58 @@ import type { StoppingOptions } from "./stopping.ts";
 
 /** How {@linkcode generate} chooses tokens, and where it stops. */
 export interface GenerateOptions extends SamplingOptions, StoppingOptions {
-  /** How many tokens to add at most. Either this or `maxLength`. */
+  /** The most tokens to add to the prompt. Pass either this option or `maxLength`. */
   readonly maxNewTokens?: number;
-  /** How many tokens there are to be at most, the prompt's too. */
+  /** The most tokens of a sequence, including the prompt. */
   readonly maxLength?: number;
-  /** Default 1337. */
+  /** Seed of the noise. Default 1337. */
   readonly seed?: number;
-  /** Draws the noise instead of one made from `seed`: for several samples, one after the other, as nanoGPT draws them. */
+  /** Draws the noise, in place of a generator made from `seed`: one generator can draw several samples in turn, as in nanoGPT. */
   readonly generator?: RandomGenerator;
   /**
-   * `multinomial`, the default, draws noise for every entry of the vocabulary in the order of `torch.multinomial`, as nanoGPT and
-   * transformers; `philox` draws one number a token from a stream of the row's own, made of its seed and of the token's number:
-   * other texts, at a fraction of the cost where many are written at once. Sequences of one prompt have seeds that follow `seed`.
+   * How noise is drawn. `multinomial`, the default, draws noise for every entry of the vocabulary in the order of
+   * `torch.multinomial`, like nanoGPT and transformers. `philox` draws one number a token from the row's own stream, which depends
+   * on its seed and the token's number: the texts are different, and the cost for many texts at once is a fraction. Sequences of
+   * one prompt use the seeds `seed`, `seed` + 1, ….
    */
   readonly draws?: "multinomial" | "philox";
-  /** Ends the generation before the next token. */
+  /** Ends the generation before the next token when it aborts. */
   readonly signal?: AbortSignal;
   /**
-   * When there are more tokens than the block size: `crop`, the default, shows the model the last ones for each token, as
-   * nanoGPT, which costs a whole forward pass a token; `slide` begins anew with the later half of them each time that the
-   * window is full, which costs one token's work again and shows the model between half the block size and all of it;
+   * What happens when there are more tokens than the block size. `crop`, the default, shows the model the last tokens for each new
+   * one, like nanoGPT; each token costs a forward pass over the whole block. `slide` drops the earlier half of the tokens when the
+   * block is full; each token then costs a pass over one token, and the model sees between half a block and a whole block.
    * `refuse` throws before anything is generated.
    */
   readonly overflow?: "crop" | "slide" | "refuse";
   /**
-   * How keys and values of the tokens so far are stored: `f32`, the default, or `bf16`, rounded to the nearest, in half the
-   * memory. With `crop`, tokens past the block size have no cache, and it makes no difference to them.
+   * How the keys and values of earlier tokens are stored: `f32`, the default, or `bf16`, which rounds them and takes half the
+   * memory. It has no effect on tokens past the block size with `crop`, which use no cache.
    */
   readonly cache?: CacheType;
 }
 
-/** How one of many texts is written, and what is told of its tokens. */
+/** How one of many texts is generated, and which log-probabilities it yields. */
 export interface RowOptions extends Omit<GenerateOptions, "cache"> {
   /** Whether to give each token's log-probability. Default false. */
   readonly logprobs?: boolean;
-  /** For how many of the likeliest tokens to give it besides. */
+  /** How many of the most likely tokens to give log-probabilities for, in addition to the chosen token. */
   readonly topLogprobs?: number;
   /**
-   * Log-probabilities of the prompt's tokens ({@linkcode Row.promptLogprobs}), and of how many of the likeliest beside each.
-   * `maxNewTokens` may be 0 then. The prompt has to fit into the block size.
+   * Gives log-probabilities of the prompt's tokens ({@linkcode Row.promptLogprobs}), each with this many most likely tokens at its
+   * place. `maxNewTokens` can then be 0. The prompt must fit into the block size.
    */
   readonly promptLogprobs?: number;
-  /** Of {@linkcode Rows}: a prompt goes on from what rows with an equal value have read, and from no others'. */
+  /** For {@linkcode Rows}: a prompt reuses keys and values only of rows with an equal value. */
   readonly shares?: string;
-  /** Of {@linkcode Rows} that have `tagged`: what passes are told of the row's tokens, such as its adapter. Default 0. */
+  /** For {@linkcode Rows} with the option `tagged`: a number that passes get for the row's tokens, such as its adapter. Default 0. */
   readonly tag?: number;
 }
 
-/** How {@linkcode generateSequences} does. */
+/** How {@linkcode generateSequences} generates. */
 export interface SequencesOptions
   extends Omit<RowOptions, "promptLogprobs" | "shares" | "tag">, Pick<GenerateOptions, "cache"> {
-  /** How many sequences to draw, together, from each prompt. Default 1. */
+  /** How many sequences to generate from each prompt. Default 1. */
   readonly numReturnSequences?: number;
 }
 
@@ -90,9 +91,11 @@ function checkRange(name: string, value: unknown, { whole, min, above, max }: Nu
 }
 
 /**
- * How many tokens to add at most.
+ * Checks options and prompt.
  *
- * @throws {ConfigError} when an option is out of range or contradicts another, or the prompt is empty or not of the vocabulary
+ * @returns the most tokens to add
+ * @throws {ConfigError} if an option is out of range or contradicts another, or the prompt is empty or has an id outside the
+ *   vocabulary
  */
 export function checkGeneration(options: AllOptions, prompt: readonly number[], config: GPTConfig): number {
   const { vocabSize, blockSize } = config, { eosTokenId = [], logitBias = {}, promptLogprobs } = options;
@@ -100,7 +103,7 @@ export function checkGeneration(options: AllOptions, prompt: readonly number[], 
     const value = options[name as keyof AllOptions];
     if (range && value !== undefined) checkRange(name, value, range);
   }
-  if (prompt.length === 0) refuse("the prompt is empty; the model needs a token to go on from");
+  if (prompt.length === 0) refuse("the prompt is empty; expected at least one token");
   checkIds("the prompt has token", prompt, vocabSize);
   checkIds("eosTokenId is", typeof eosTokenId === "number" ? [eosTokenId] : eosTokenId, vocabSize);
   checkIds("logitBias has token", Object.keys(logitBias).map(Number), vocabSize);
@@ -116,12 +119,12 @@ export function checkGeneration(options: AllOptions, prompt: readonly number[], 
   const { draws = "multinomial", generator, cache = "f32" } = options;
   if (cache !== "f32" && cache !== "bf16") refuse(`cache is ${cache}; expected f32 or bf16`);
   if (draws !== "multinomial" && draws !== "philox") refuse(`draws is ${draws}; expected multinomial or philox`);
-  if (draws === "philox" && generator) refuse("draws is philox, which takes a seed; a generator has no part in it");
+  if (draws === "philox" && generator) refuse("draws is philox, which takes a seed and no generator");
   checkStopStrings(options);
   const added = checkLength(options, prompt.length), length = prompt.length + added;
   if (options.overflow === "refuse" && length > blockSize) {
     refuse(
-      `the prompt has ${prompt.length} tokens; with ${added} more they don't fit into the block size of ${blockSize}`,
+      `the prompt has ${prompt.length} tokens; with ${added} more it does not fit into the block size of ${blockSize}`,
     );
   }
   return added;
@@ -129,11 +132,11 @@ export function checkGeneration(options: AllOptions, prompt: readonly number[], 
 
 function checkLength({ maxNewTokens, maxLength }: SequencesOptions, prompt: number): number {
   if (maxNewTokens !== undefined && maxLength !== undefined) {
-    refuse("maxNewTokens and maxLength are both given; one is enough");
+    refuse("maxNewTokens and maxLength are both given; pass one of them");
   }
   if (maxLength !== undefined && maxLength <= prompt) {
     refuse(
-      `maxLength is ${maxLength}, and the prompt alone has ${prompt} tokens; it counts them too, maxNewTokens does not`,
+      `maxLength is ${maxLength}, which includes the prompt's ${prompt} tokens; expected more, or maxNewTokens`,
     );
   }
   return maxNewTokens ??
@@ -142,8 +145,10 @@ function checkLength({ maxNewTokens, maxLength }: SequencesOptions, prompt: numb
 
 function checkStopStrings({ stopStrings = [], tokenizer }: SequencesOptions): void {
   const strings = typeof stopStrings === "string" ? [stopStrings] : stopStrings;
-  if (strings.includes("")) refuse("a stop string is empty, and would end every sequence at once");
-  if (strings.length > 0 && !tokenizer) refuse("stopStrings need the tokenizer, to see the text of the tokens");
+  if (strings.includes("")) refuse("a stop string is empty; expected at least one character");
+  if (strings.length > 0 && !tokenizer) {
+    refuse("stopStrings is given without the option tokenizer, which decodes the tokens");
+  }
 }
 
 function checkIds(what: string, ids: readonly number[], vocabSize: number): void {

@@ -1,10 +1,10 @@
 /**
- * The device's side of generating: forward passes for rows of any lengths, and the choice of their next tokens.
+ * The device's side of generation: forward passes for rows of any lengths, and the choice of their next tokens.
  *
- * Rows that have one token to show go together through a captured step of as many, or some more with idle ones in the places that
- * are left: its choices go into its next replay without a detour over the host, which reads some steps at a time. A pass with
- * pieces of prompts is launched as it comes. A row past the block size shows the model its last tokens, all of them, by a
- * captured pass of its own, for the position of each of them has changed.
+ * Rows with one token to process go together through a captured step. A step can be wider than the number of rows; unused places
+ * are filled with idle rows. The chosen tokens are the input of the step's next replay without a copy to the host, which reads the
+ * tokens of several steps at a time. A pass over pieces of prompts is not captured. A row past the block size with `crop` has its
+ * own captured pass over its last tokens, because the position of each of them has changed.
  */
 import { recordFields } from "../../kernels/choose/record.ts";
 import { proceed } from "../../kernels/tokens/kernel.ts";
@@ -23,58 +23,58 @@ import { Choosing, type ChoosingRow, idle, recordsOf, stateOf, type Told } from 
 import type { RowsOptions } from "./rows.ts";
 import { Windows } from "./windows.ts";
 
-/** How many choices may wait on the device to be read, where reading is slow. */
+/** The most choices that wait on the device to be read, on devices where reading is slow. */
 const MOST = 64;
 
-/** A token, and where it stands. */
+/** A token with its slot and position in the cache. */
 export interface Place {
   readonly id: number;
   readonly slot: number;
   readonly position: number;
-  /** Of its row. */ readonly tag: number;
+  /** The tag of its row. */ readonly tag: number;
 }
 
-/** A row, as a pass sees it. */
+/** What a pass needs to know about a row. */
 export interface PassRow extends ChoosingRow {
-  /** What `tagged` is told of its tokens. */ readonly tag: number;
-  /** Where the last of its tokens stands. */
+  /** The number that `tagged` gets for the row's tokens. */ readonly tag: number;
+  /** Position of the row's last token. */
   readonly position: number;
 }
 
-/** What steps have chosen; disposed of when it is being read. */
+/** The tokens chosen by steps. Call `read` before disposing. */
 export interface Passed extends Disposable {
   read(): Promise<(step: number, row: number) => Told>;
 }
 
-/** What a step's rows have on the device: one each, but for records and state. */
+/** The data of a step's rows on the device: the number of values for each row. */
 const WIDTHS = { ids: 1, slot: 1, position: 1, tag: 1, records: recordFields.length, state: 4 } as const;
 type State = keyof typeof WIDTHS;
 
-/** How many rows the step has that serves so many: 1 to 6, 8, 12, 16, 24, 32, …, for tiles of products have six rows. */
+/** Width of the step for `count` rows: 1 to 6, 8, 12, 16, 24, 32, …. Up to 6, because tiles of matrix products have six rows. */
 export function stepWidth(count: number): number {
   const power = 2 ** Math.ceil(Math.log2(count));
   return count <= 6 ? count : count <= power * 3 / 4 ? power * 3 / 4 : power;
 }
 
-/** Bytes of the keys and values of a whole block, and of a layer's share. */
+/** Bytes of the keys and values of a whole block: for one layer, and for all layers. */
 export function slotBytes({ device, config: { nLayer, nEmbd, blockSize } }: GPT, cache: CacheType = "f32") {
   const layer = 2 * blockSize * nEmbd * device.bytesOf(cache);
   return { layer, all: nLayer * layer };
 }
 
-/** Rows, and idle ones in the places that are left. */
+/** Rows, filled up with idle rows to `width`. */
 const filled = (rows: readonly ChoosingRow[], width: number): readonly ChoosingRow[] =>
   Array.from({ length: width }, (_, r) => rows[r] ?? idle);
 
 export class Passes implements Disposable {
-  /** How many choices have noise between two readings. */
+  /** The most choices before the host reads results, each with its own noise. */
   readonly most: number;
   readonly choosing: Choosing;
-  /** Of a step's R rows, in the first R places. */
+  /** The data of a step's rows: R rows are in the first R places. */
   readonly #state: Record<State, Tensor>;
-  /** (most) i32: what the steps since the last reading have chosen, (steps, R). */
+  /** (most) i32: the tokens chosen since the host last read them, as (steps, R). */
   readonly #history: Tensor;
-  /** (1) i32: how many choices those were. */
+  /** (1) i32: the number of choices in `#history`. */
   readonly #first: Tensor;
   readonly #steps = new Map<number, Captured<undefined>>();
   /** The rows whose state is on the device. */
@@ -98,7 +98,7 @@ export class Passes implements Disposable {
     this.cache = cache;
     this.#tagged = tagged;
     this.most = device.readsAtOnce ? size : Math.max(size, MOST);
-    using scope = device.scope(); // what does not fit leaves nothing behind
+    using scope = device.scope(); // if something does not fit, all tensors made here are freed
     const integers = (length: number) => device.tensor(new Int32Array(length));
     const { most } = this, changed = () => this.#forget();
     this.choosing = new Choosing(device, { vocabSize, slots, most, changed });
@@ -109,27 +109,27 @@ export class Passes implements Disposable {
     scope.keepAll();
   }
 
-  /** Lays the weights out to be multiplied, again where one has been written: outside of a capture. */
+  /** Prepares the layout of the weights for matrix products, again after weights were written. Must not run in a capture. */
   #prepare(): void {
     if (this.#changes === layout.changes) return;
     layOutWeights(this.model);
     this.#changes = layout.changes;
   }
-  /** Keys and values of all slots; made when they are needed, for a row past the block size does without. */
+  /** Keys and values of all slots. Allocated on first use, because rows past the block size do not need them. */
   get #cache(): KeyValueCache {
     return this.#keys ??= this.model.createCache(this.slots, { dtype: this.cache });
   }
-  /** Bytes of what has not been made yet, and will be: keys and values of all slots. */
+  /** Bytes of keys and values that are still to be allocated. */
   get unmade(): number {
     return this.slots * slotBytes(this.model, this.cache).all - this.made;
   }
-  /** And of those that have been made. */
+  /** Bytes of keys and values that are allocated. */
   get made(): number {
     return this.#keys ? this.slots * slotBytes(this.model, this.cache).all : 0;
   }
-  /** Launches steps of rows that each have one token to show. Choice r of step s has the noise number s · width + r. */
+  /** Launches steps for rows that each have one token to process. Row r of step s uses noise number s · width + r. */
   decode(rows: readonly PassRow[], steps: number): Passed {
-    const { device } = this.model, width = stepWidth(rows.length), cache = this.#cache; // made outside of the capture
+    const { device } = this.model, width = stepWidth(rows.length), cache = this.#cache; // allocated outside of the capture
     this.#prepare();
     if (rows.length !== this.#laid.length || rows.some((row, r) => row !== this.#laid[r])) this.#lay(rows, width);
     device.write(this.#view("state", width), stateOf(filled(rows, width), 0));
@@ -163,7 +163,7 @@ export class Passes implements Disposable {
     this.#laid = [...rows];
   }
   #view = (name: State, width: number) => new Storage(this.#state[name].storage.block, width * WIDTHS[name]);
-  /** Drops what was captured. */
+  /** Disposes of all captured programs. */
   #forget(): void {
     for (const captured of this.#steps.values()) captured[Symbol.dispose]();
     this.#steps.clear();
@@ -188,10 +188,10 @@ export class Passes implements Disposable {
   }
 
   /**
-   * A pass over any tokens.
+   * Launches a pass over any tokens.
    *
-   * @param of the numbers of the tokens whose logits are wanted: those that `rows` go on from, or that are before what is given
-   * @returns nothing where none are wanted
+   * @param of indices in `tokens` whose logits are needed, one for each of `rows`: the token before the one to choose or to score
+   * @returns undefined if `of` is empty
    */
   read(
     tokens: readonly Place[],
@@ -228,7 +228,7 @@ export class Passes implements Disposable {
     };
   }
 
-  /** Copies the first `count` places of one slot to another. */
+  /** Copies the keys and values of the first `count` positions of one slot to another. */
   copy(from: number, to: number, count: number): void {
     const { layers } = this.#cache;
     using _ = this.model.device.scope();
@@ -236,7 +236,7 @@ export class Passes implements Disposable {
     for (const cache of layers) launch(attentionCopy, { from: source, to: target, count: counts, cache });
   }
 
-  /** Launches steps of a row past the block size, each of which shows the model its last tokens. Its noise begins at `first`. */
+  /** Launches steps for a row past the block size: each is a pass over the row's last tokens. Their noise begins at number `first`. */
   crop(row: PassRow, steps: number, first: number): Passed {
     this.#prepare();
     this.#windows ??= new Windows(this.model, this.choosing, (ids) => this.#forward(ids));

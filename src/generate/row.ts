@@ -1,10 +1,10 @@
-/** One text that is being generated: its tokens, where they stand, and what its reader has taken of them. */
+/** A row: one text that is being generated, with its tokens, its state in the cache, and the tokens that its reader has not taken. */
 import type { RowOptions } from "./options.ts";
 import type { Noise } from "./noise.ts";
 import type { PassRow } from "./passes.ts";
 import { Stopping, type Taken } from "./stopping.ts";
 
-/** What a row goes on from, and how. */
+/** The prompt and the options of a row. */
 export interface RowRequest extends RowOptions {
   /** Token ids, at least one. */
   readonly prompt: ArrayLike<number>;
@@ -12,89 +12,92 @@ export interface RowRequest extends RowOptions {
 
 /** A token and the logarithm of its probability. */
 export interface TokenLogprob {
-  /** Of the token. */ readonly id: number;
-  /** In nats; by the model's own distribution, before temperature, penalties and the rest. */ readonly logprob: number;
+  /** The token's id. */ readonly id: number;
+  /** In nats, in the model's own distribution, before temperature, penalties and other options. */ readonly logprob:
+    number;
 }
 
-/** A token, and how likely it was. */
+/** A chosen token, with log-probabilities if the row asks for them. */
 export interface Chosen {
-  /** Of the token. */ readonly id: number;
-  /** As {@linkcode TokenLogprob.logprob}, where asked for. */ readonly logprob?: number;
-  /** The likeliest tokens, the likeliest first, where asked for. */ readonly topLogprobs?: readonly TokenLogprob[];
+  /** The token's id. */ readonly id: number;
+  /** See {@linkcode TokenLogprob.logprob}. */ readonly logprob?: number;
+  /** The most likely tokens, in descending order of probability. */ readonly topLogprobs?: readonly TokenLogprob[];
 }
 
 /** The next token of a row. */
 export interface RowToken extends Chosen, Taken {}
 
-/** A token of a prompt, after those before it. */
+/** A token of a prompt, with its probability after the tokens before it. */
 export interface PromptToken extends TokenLogprob {
-  /** The likeliest tokens at its place, the likeliest first. */
+  /** The most likely tokens at its place, in descending order of probability. */
   readonly topLogprobs: readonly TokenLogprob[];
-  /** Whether it is the likeliest itself: what temperature 0 would have chosen. */
+  /** Whether the token is the most likely one, which temperature 0 would have chosen. */
   readonly greedy: boolean;
 }
 
-/** What a row asks of those that it is one of. */
+/** The owner of a row: computes its steps. */
 export interface RowOwner {
   /** Computes the next step of all rows. Never rejects. */
   step(): Promise<unknown>;
-  /** The row needs its slot no longer. */
+  /** Frees the row's slot. */
   leave(row: LiveRow): void;
 }
 
 /**
- * A text that {@linkcode Rows} writes: an iterable of its tokens, which come as fast as they are asked for. Leaving the loop, or
- * {@linkcode Row.abort}, frees its slot at once.
+ * A text that {@linkcode Rows} generates: an async iterable of its tokens. Tokens are computed as the caller asks for them. Leaving
+ * the loop, or calling {@linkcode Row.abort}, frees the row's slot at once.
  */
 export interface Row extends AsyncIterableIterator<RowToken, undefined, undefined> {
-  /** All its tokens so far, the prompt's too. */
+  /** All tokens so far, including the prompt. */
   readonly tokens: readonly number[];
-  /** How many of the prompt's tokens stood in a slot already, so that they were not computed; known with the first token. */
+  /** How many tokens of the prompt were not computed because their keys and values were in a slot. Known with the first token. */
   readonly reused: number;
-  /** Whether it is over, and its reader has had all of it. */
+  /** Whether the text has ended and its reader has taken all tokens. */
   readonly done: boolean;
   /**
-   * The prompt's tokens from the second on, when they have been read: with `promptLogprobs`.
+   * Log-probabilities of the prompt's tokens from the second on, for the option `promptLogprobs`. Resolves when the prompt has been
+   * processed.
    *
-   * @throws {DeviceError} what reading them has thrown
+   * @throws {DeviceError} the error of the step that processed them
    */
   promptLogprobs(): Promise<readonly PromptToken[]>;
-  /** Of {@linkcode Row.promptLogprobs}, those that have been read. */
+  /** The part of {@linkcode Row.promptLogprobs} that has been computed so far. */
   readonly scores: readonly PromptToken[];
   /**
-   * The next token, where it has been computed: for a caller that computes steps itself (`Rows.step`).
+   * The next token, if it has been computed; undefined otherwise. For a caller that computes steps itself (`Rows.step`).
    *
-   * @throws {DeviceError} what computing it has thrown, as the loop over the row does
+   * @throws {DeviceError} the error of the step that computed it, like a loop over the row
    */
   ready(): RowToken | undefined;
-  /** Ends it: its slot is free at once, and what has been computed and not been taken is thrown away. */
+  /** Ends the text: frees the slot at once, and discards tokens that have not been taken. */
   abort(): void;
 }
 
-/** For how many of the likeliest tokens a row wants log-probabilities; undefined: not even for the chosen one. */
+/** How many of the most likely tokens a row wants log-probabilities for; undefined: none, not even for the chosen token. */
 export const likelyOf = ({ topLogprobs, logprobs }: RowOptions): number | undefined =>
   topLogprobs ?? (logprobs ? 0 : undefined);
 
-/** A row, as those see it that compute it. */
+/** The implementation of a row, with the state that steps need. */
 export class LiveRow implements PassRow, Row {
   readonly tokens: number[];
   readonly likely: number | undefined;
   readonly seed: number | undefined;
-  /** How many of the tokens are the prompt's. */
+  /** Number of tokens in the prompt. */
   readonly prompt: number;
-  /** Number of the token at place 0 of its slot, and how many from there on are in the cache. */
+  /** Index of the token at position 0 of the slot. */
   window = 0;
+  /** Number of tokens from `window` on whose keys and values are in the cache. */
   read = 0;
   reused = 0;
-  /** Whether nothing of it has been read yet: then a part may be copied. */
+  /** Whether no token has been processed yet, so that keys and values can be copied from another slot. */
   fresh = true;
-  /** Whether it shows the model its last tokens, without the cache. */
+  /** Whether the row is past the block size with `crop`: each step is a pass over its last tokens, without the cache. */
   cropped = false;
-  /** Whether nothing is computed for it any more. */
+  /** Whether the text has ended: nothing more is computed for it. */
   over = false;
-  /** Whether its reader waits for a token. */
+  /** Whether the reader waits for a token. */
   wanted = false;
-  /** Tokens that it has drawn noise for. */
+  /** Number of tokens for which noise was drawn. */
   drawn = 0;
   readonly scores: PromptToken[] = [];
   #queue: RowToken[] = [];
@@ -106,7 +109,7 @@ export class LiveRow implements PassRow, Row {
     readonly owner: RowOwner,
     readonly request: RowRequest,
     readonly slot: number,
-    /** How many tokens are still to be added. */
+    /** Number of tokens still to generate. */
     public left: number,
     readonly noise: Noise,
     tokens: readonly number[],
@@ -121,35 +124,35 @@ export class LiveRow implements PassRow, Row {
     noise.rows.push(this);
   }
 
-  /** What passes are told of it. */
+  /** The number that `tagged` gets for the row's tokens. */
   get tag(): number {
     return this.request.tag ?? 0;
   }
-  /** How many of the prompt's tokens are to be scored. */
+  /** How many tokens of the prompt need log-probabilities. */
   get scored(): number {
     return this.request.promptLogprobs === undefined ? 0 : this.prompt - 1;
   }
-  /** How many tokens the cache lacks. */
+  /** How many tokens are not in the cache yet. */
   get unread(): number {
     return this.tokens.length - this.window - this.read;
   }
-  /** The last token's place in the slot. */
+  /** Position of the last token in the slot. */
   get position(): number {
     return this.tokens.length - 1 - this.window;
   }
-  /** Whether its reader has had all, or has gone. */
+  /** Whether the text has ended and its reader has taken all tokens. */
   get done(): boolean {
     return this.over && this.#queue.length === 0;
   }
-  /** Whether its choices need noise. */
+  /** Whether the row's choices need noise from the host. */
   get noisy(): boolean {
     return (this.request.temperature ?? 1) > 0 && this.seed === undefined;
   }
-  /** Noise for its next choice. */
+  /** Draws noise for the next choice. */
   draw(into: Float32Array): void {
     if (this.noisy) this.noise.fill(into, this, this.drawn++);
   }
-  /** Its next token. */
+  /** Appends a token. */
   take(chosen: Chosen): void {
     this.tokens.push(chosen.id);
     this.left--;
@@ -163,7 +166,7 @@ export class LiveRow implements PassRow, Row {
     this.owner.leave(this);
   }
 
-  /** The next token, or none where the text is over. */
+  /** The next token; done when the text has ended. */
   async next(): Promise<IteratorResult<RowToken, undefined>> {
     while (this.#queue.length === 0 && !this.over) {
       this.wanted = true;
@@ -192,7 +195,7 @@ export class LiveRow implements PassRow, Row {
     this.#queue = [];
     this.noise.settle();
   }
-  /** Called where a loop over the row is left. */
+  /** Called when a loop over the row is left. */
   return(): Promise<IteratorResult<RowToken, undefined>> {
     this.abort();
     return Promise.resolve({ value: undefined, done: true });

@@ -1,12 +1,14 @@
 /**
- * Many texts at once: rows, each with its prompt, options, stop conditions and random stream, which join and leave at any step.
+ * Generates many texts at once (continuous batching). Each text is a row with its own prompt, options, stop conditions and random
+ * stream. Rows join and leave between any two steps.
  *
- * Rows that have one token to show go through one step together. Where prompts are read, a pass takes a piece of them beside
- * the rows that write, so that those do not stall; attention sees for each token its slot and its position. On the CPU no row's
- * bits depend on the others. What a prompt has in common with what stands in another slot is copied.
+ * Rows with one token to process share a step. While prompts are processed, each pass takes a piece of a prompt together with the
+ * rows that generate, so that these do not stall. Attention gets the slot and the position of each token. On the CPU, a row's
+ * results do not depend on other rows, bit for bit. If a prompt begins like the tokens of another slot, their keys and values are
+ * copied.
  *
- * Nothing runs by itself: a reader who asks for a token that is not there computes a step of all rows. Weights may change between two
- * steps: what is computed from then on is computed with the new ones, beside keys and values that a row has of the old ones.
+ * Nothing runs in the background: a reader that asks for a token computes a step of all rows. Weights may change between two steps.
+ * Later steps use the new weights, with the keys and values that a row has computed with the old ones.
  */
 import { Breather } from "../loop/breather.ts";
 import { gib, shortage } from "../engine/capacity.ts";
@@ -22,30 +24,33 @@ import { RandomGenerator } from "../random/mod.ts";
 import { likelyOf, LiveRow, type Row, type RowOwner, type RowRequest } from "./row.ts";
 import { fit, type Plan, scoredBeside, Steps } from "./steps.ts";
 
-/** From how many tokens on a common prefix is copied, or waited for. */
+/** The least length in tokens for which a common prefix is copied, or waited for. */
 const LEAST_COMMON = 4;
 
 /** How many rows there can be, and how prompts are read. */
 export interface RowsOptions {
-  /** How many rows there can be at once; each has room for keys and values of a whole block. */
+  /** The most rows at once. Each slot has memory for the keys and values of a whole block. */
   readonly slots: number;
-  /** How many tokens of prompts are read in a step beside rows that write. Default 128. */
+  /** The most tokens of prompts in a step in which other rows generate. Default 128. */
   readonly piece?: number;
-  /** And in a step in which none writes. Default: as many as the block size, or a piece where that is more. */
+  /** The most tokens of prompts in a step in which no row generates. Default: the block size, or `piece` if it is greater. */
   readonly idlePiece?: number;
-  /** How keys and values are stored: `f32`, the default, or `bf16`, rounded to the nearest, in half the memory. */
+  /** How keys and values are stored: `f32`, the default, or `bf16`, which rounds them and takes half the memory. */
   readonly cache?: CacheType;
   /**
-   * Whether a prompt goes on from what another row has left in a slot that begins like it, so that only the rest is read. Default: where
-   * there are several slots.
+   * Whether a prompt reuses keys and values in a slot whose tokens begin like the prompt, so that only the rest of the prompt is
+   * processed. Default: true if there are several slots.
    */
   readonly reuse?: boolean;
-  /** Runs a pass over tokens whose rows have these tags, i32, one a token: what `RowOptions.tag` is for. Outside of captures, too. */
+  /**
+   * Runs `pass` for tokens whose rows have these tags: an i32 for each token, from `RowOptions.tag`. Called for captured steps and
+   * for other passes.
+   */
   readonly tagged?: (tags: Tensor, pass: () => Tensor) => Tensor;
 }
 
 /**
- * Texts that a model writes at once.
+ * Texts that a model generates at once.
  *
  * @example
  * ```ts
@@ -66,22 +71,22 @@ export class Rows implements Disposable {
   readonly #piece: number;
   readonly #idlePiece: number;
   readonly #reuse: boolean;
-  /** In the order in which they came. */
+  /** The rows that have not ended, in the order in which they were added. */
   #live: LiveRow[] = [];
-  /** The row whose keys and values stand in each slot, over or not. */
+  /** The row whose keys and values are in each slot, even if it has ended. */
   readonly #held: (LiveRow | undefined)[];
-  /** Slots without a row, the longest free first. */
+  /** Free slots; the slot that has been free longest is first. */
   readonly #free: number[];
   readonly #breather = new Breather();
   readonly #steps: Steps;
   #running: Promise<number> | undefined;
-  /** How often weights had been written, or layers changed, when that was last looked at. */
+  /** The value of `#writes` at its last check. */
   #written = 0;
 
   /**
-   * Rows of a model, which has to live as long as they do.
-   * @throws {ConfigError} when a number is not a whole number above 0, or `cache` neither f32 nor bf16
-   * @throws {DeviceError} when the slots do not fit into what the device has left; the message has the figures
+   * Makes slots for rows of a model. The model must not be disposed of before the rows.
+   * @throws {ConfigError} if a number is not a whole number above 0, or `cache` is neither f32 nor bf16
+   * @throws {DeviceError} if the slots do not fit into the memory that the device has left; the message has the figures
    */
   constructor(
     readonly model: GPT,
@@ -115,30 +120,29 @@ export class Rows implements Disposable {
     return this.#free.length;
   }
 
-  /** Bytes of keys and values; none before the first row. */
+  /** Bytes of allocated keys and values; 0 before the first row. */
   get cacheBytes(): number {
     return this.#passes.made;
   }
 
   /**
-   * A text to be written. It joins at the next step; its tokens are those that {@linkcode generate} gives alone with the same
-   * options.
+   * Adds a text, which joins at the next step. {@linkcode generate} gives the same tokens for the same options.
    *
-   * @throws {ConfigError} when an option is out of range, the prompt is empty, not of the vocabulary or longer than the block
-   *   size with `overflow: "refuse"`, or no slot is free
-   * @throws {DeviceError} when it asks for a bias, penalties or log-probabilities, and what they take does not fit into what
-   *   the device has left; the message has the figures
+   * @throws {ConfigError} if an option is out of range; if the prompt is empty, has an id outside the vocabulary, or is longer than
+   *   the block size with `overflow: "refuse"`; or if no slot is free
+   * @throws {DeviceError} if the memory for a bias, penalties or log-probabilities does not fit into what the device has left; the
+   *   message has the figures
    */
   add(request: RowRequest): Row {
     return this.addSequences(request, 1)[0];
   }
 
   /**
-   * Several texts that go on from one prompt, which is read once. They share one generator, in `torch.multinomial`'s order: the
-   * noise of a token is drawn for all of them, those that are over too.
+   * Adds several texts that continue one prompt, which is processed once. They share a generator in the order of
+   * `torch.multinomial`: noise for a token is drawn for all of them, including texts that have ended.
    *
-   * @throws {ConfigError} as {@linkcode add}
-   * @throws {DeviceError} as {@linkcode add}
+   * @throws {ConfigError} like {@linkcode add}
+   * @throws {DeviceError} like {@linkcode add}
    */
   addSequences(request: RowRequest, count: number): Row[] {
     const tokens = Array.from(request.prompt),
@@ -147,7 +151,7 @@ export class Rows implements Disposable {
     const left = checkGeneration(request, tokens, config);
     if (request.tag && (request.overflow ?? "crop") === "crop") {
       throw new ConfigError(
-        "Rows: a row with a tag cannot crop past the block size; expected overflow refuse or slide",
+        "Rows: a row with a tag cannot be cropped at the block size; expected overflow refuse or slide",
       );
     }
     if (count > this.#free.length) throw this.#full(count);
@@ -159,7 +163,7 @@ export class Rows implements Disposable {
         most = Math.max(...common);
       const [slot] = this.#free.splice(common.indexOf(most), 1);
       const row = new LiveRow(this.#owner, request, slot, left, noise, tokens);
-      if (row.fresh) row.read = row.reused = most; // it stands there already
+      if (row.fresh) row.read = row.reused = most; // these keys and values are already in the slot
       fit(row, config.blockSize);
       this.#held[slot] = row;
       this.#live.push(row);
@@ -168,7 +172,7 @@ export class Rows implements Disposable {
     });
   }
 
-  /** That there is room for what a row asks for, before it has a slot: what does not fit in a step ends all rows of the step. */
+  /** Checks the memory that a row needs before it gets a slot, because an allocation that fails in a step ends all rows of the step. */
   #checkAsked(request: RowRequest, prompt: number): void {
     const { device, config: { vocabSize } } = this.model, passes = this.#passes;
     const { tables, pairs } = passes.choosing.lacks(request, likelyOf(request));
@@ -186,7 +190,7 @@ export class Rows implements Disposable {
     const why = shortage({ bytes, largest: Math.max(tables, pairs, logits) }, device);
     if (!why) return;
     const said = Object.entries(parts).flatMap(([what, bytes]) => bytes > 0 ? `${what} ${gib(bytes)}` : []).join(", ");
-    throw new DeviceError(`Rows: what this row asks for, with ${passes.slots} slots, ${why}: ${said}`);
+    throw new DeviceError(`Rows: the memory for this row's options, with ${passes.slots} slots, ${why}: ${said}`);
   }
   #full(count: number): ConfigError {
     const reading = this.#live.filter((row) => row.tokens.length === row.prompt).length, { length } = this.#held;
@@ -194,8 +198,8 @@ export class Rows implements Disposable {
     return new ConfigError(
       `Rows: ${
         count === 1 ? "no slot is" : `only ${this.#free.length} slots are`
-      } free of ${length}: ${writing} rows write, ` +
-        `${reading} wait for their first token; the next ends after at most ${next} more tokens`,
+      } free of ${length}: ${writing} rows are generating, ` +
+        `${reading} wait for their first token; the next row ends after at most ${next} more tokens`,
     );
   }
 
@@ -204,13 +208,13 @@ export class Rows implements Disposable {
     this.#free.push(row.slot);
   }
 
-  /** How often weights have been written, or layers changed. */
+  /** A count that changes when weights are written or layers change. */
   get #writes(): number {
     return this.model.parameters().reduce((sum, { storage }) => sum + storage.block.version, layout.changes);
   }
-  /** What stands in slots was computed with the weights and the layers of its time: for rows that have not begun it is of no use. */
+  /** Marks keys and values in slots as not reusable if they were computed with other weights or layers than the current ones. */
   #forgetOldWeights(): void {
-    if (!this.#reuse) return; // what is one text's is never another's
+    if (!this.#reuse) return; // no row uses keys and values of another row
     const writes = this.#writes;
     if (writes === this.#written) return;
     this.#written = writes;
@@ -224,14 +228,14 @@ export class Rows implements Disposable {
   /**
    * Computes the next step of all rows, for a caller that takes their tokens with `ready()`. Never rejects.
    *
-   * @returns of how many rows it was
+   * @returns the number of rows in the step
    */
   step(): Promise<number> {
     return this.#running ??= this.#run();
   }
-  /** The same for readers that wait. */
+  /** Computes the next step for readers that wait. First lets other readers take their tokens, add rows and abort rows. */
   #step(): Promise<unknown> {
-    return this.#running ??= this.#breather.breathe().then(() => this.#run()); // others who have got a token take it, and may add and abort
+    return this.#running ??= this.#breather.breathe().then(() => this.#run());
   }
   async #run(): Promise<number> {
     try {
@@ -248,10 +252,10 @@ export class Rows implements Disposable {
     try {
       const plan = this.#plan();
       rows = [...plan.writing, ...plan.cropped, ...plan.reading.map(({ row }) => row)];
-      const step = this.#steps.run(plan); // launches, and then waits
-      if (begins) this.#written = this.#writes; // what it has switched in the model itself is no change
+      const step = this.#steps.run(plan); // launches before its first await
+      if (begins) this.#written = this.#writes; // the launch changes layers itself, which does not count
       await step;
-    } catch (error) { // of the device, or the model
+    } catch (error) { // an error of the device or the model
       for (const row of rows) row.end(error);
     }
     return rows.length;
@@ -260,10 +264,10 @@ export class Rows implements Disposable {
   #plan(): Plan {
     const plan: Plan = { writing: [], reading: [], cropped: [] }, unread: LiveRow[] = [];
     for (const row of this.#live) {
-      if (row.cropped) { // it costs as much beside others as alone: it can wait until somebody does
+      if (row.cropped) { // a pass of its own, which costs the same in any step: so it runs only when its reader waits
         if (row.wanted || row.noise.rows.length > 1) plan.cropped.push(row);
       } else if (row.unread === 1 && row.left > 0) {
-        row.fresh = false; // all but one may stand in its slot from before
+        row.fresh = false; // the slot may already have all but one token of a new prompt
         plan.writing.push(row);
       } else unread.push(row);
     }
@@ -276,7 +280,11 @@ export class Rows implements Disposable {
     }
     return plan;
   }
-  /** Copies what another slot has of a prompt. @returns whether to read it now: what is being read for another is waited for */
+  /**
+   * Copies the keys and values that another slot has for the beginning of a prompt.
+   *
+   * @returns whether to process the prompt now; false if an earlier row of this step processes a longer common prefix
+   */
   #begin(row: LiveRow, before: readonly LiveRow[]): boolean {
     const { tokens, request } = row;
     const common = this.#held.map((other) => other === row ? 0 : commonPrefix(tokens, request, other));
@@ -291,23 +299,23 @@ export class Rows implements Disposable {
     return true;
   }
 
-  /** Ends all rows, and frees what was made for them. */
+  /** Ends all rows, and frees their memory. */
   [Symbol.dispose](): void {
     for (const row of [...this.#live]) row.abort();
     this.#passes[Symbol.dispose]();
   }
 }
 
-/** With how many tokens both begin. */
+/** Length of the common prefix of `a` and `b.slice(from)`, at most `count`. */
 function sameFrom(a: readonly number[], b: readonly number[], from: number, count: number): number {
   let n = 0;
   while (n < count && n < a.length && a[n] === b[from + n]) n++;
   return n;
 }
-/** Whether a row may go on from what another has read. */
+/** Whether a row may reuse keys and values of another row. */
 const together = ({ shares, tag = 0 }: RowRequest, { request }: LiveRow): boolean =>
   shares === request.shares && tag === (request.tag ?? 0);
-/** How many tokens of a prompt stand in a row's slot, its last left out, for the model has to be shown one. */
+/** How many tokens of a prompt are in a row's slot. The prompt's last token does not count, because the model must process one. */
 const commonPrefix = (tokens: readonly number[], request: RowRequest, row: LiveRow | undefined): number =>
   row && together(request, row) ? Math.min(sameFrom(tokens, row.tokens, row.window, row.read), tokens.length - 1) : 0;
 

@@ -1,8 +1,8 @@
 /**
- * What one step of rows is: the noise for their choices, the passes, the choices read back, and each row's next tokens.
+ * A step of rows: draws noise, launches passes, reads the chosen tokens, and gives each row its next tokens.
  *
- * Where reading is slow, some steps go from one reading to the next; what a row gets behind its end is
- * thrown away.
+ * On devices where reading is slow, several steps are launched before their tokens are read. Tokens after a row's end are
+ * discarded.
  */
 import { BANNED } from "../../kernels/choose/record.ts";
 import { ConfigError, DataError } from "../errors.ts";
@@ -13,16 +13,16 @@ import { type Passed, type Passes, type Place, stepWidth } from "./passes.ts";
 import type { RowOptions } from "./options.ts";
 import type { LiveRow, TokenLogprob } from "./row.ts";
 
-/** Milliseconds from one reading to the next where reading is slow, so that text flows. */
+/** Milliseconds between two reads on devices where reading is slow: short enough for text to appear smoothly. */
 const PACE = 60;
 
-/** What a step is about. */
+/** The rows of a step. */
 export interface Plan {
-  /** Rows that have one token to show. */
+  /** Rows with one token to process. */
   readonly writing: LiveRow[];
-  /** Rows of which the cache lacks more, and how many tokens of them it gets. */
+  /** Rows with more tokens to process, and how many of them this step processes. */
   readonly reading: { readonly row: LiveRow; readonly count: number }[];
-  /** Rows past the block size that show the model their last tokens. */
+  /** Rows past the block size with `crop`: each needs a pass over its last tokens. */
   readonly cropped: LiveRow[];
 }
 
@@ -38,7 +38,7 @@ export class Steps {
     return this.#passes.model;
   }
 
-  /** Computes what a plan is about, and gives each row its next tokens. */
+  /** Computes a step, and gives each row its next tokens. */
   async run({ writing, reading, cropped }: Plan): Promise<void> {
     const passes = this.#passes;
     const ends = reading.filter(({ row, count }) => count === row.unread && row.left > 0).map(({ row }) => row);
@@ -57,7 +57,7 @@ export class Steps {
 
     const groups: (readonly LiveRow[])[] = [], results: ReturnType<Passed["read"]>[] = [];
     const scored: { row: LiveRow; given: ChoosingRow }[] = [];
-    /** Begins to read what a pass has chosen, before the next is launched. */
+    /** Begins to read the tokens that a pass has chosen, before the next pass is launched. */
     const launched = (passed: Passed | undefined, rows: readonly LiveRow[]) => {
       if (!passed) return;
       groups.push(rows);
@@ -76,7 +76,7 @@ export class Steps {
     if (steps === this.#pace.steps) this.#pace.waited();
   }
 
-  /** How many steps are made before their choices are read. */
+  /** How many steps to launch before their tokens are read. */
   #count(rows: readonly LiveRow[], width: number, reads: boolean): number {
     if (reads || this.#model.device.readsAtOnce) return 1;
     const { blockSize } = this.#model.config, left = Math.max(...rows.map(({ left }) => left));
@@ -84,7 +84,7 @@ export class Steps {
     return Math.max(1, Math.min(this.#pace.steps, Math.floor(this.#passes.most / width), left, room));
   }
 
-  /** A pass with pieces of prompts. */
+  /** Launches a pass with pieces of prompts. */
   #read(
     writing: readonly LiveRow[],
     reading: Plan["reading"],
@@ -115,7 +115,7 @@ export class Steps {
     if (row.over) return;
     if (!row.cropped) row.read = row.tokens.length - row.window;
     try {
-      if (id === BANNED) throw new ConfigError("logitBias, or a penalty, bans every token");
+      if (id === BANNED) throw new ConfigError("logitBias or a penalty bans every token");
       if (id < 0) throw new DataError("the model's logits are not numbers: its weights are damaged");
       if (row.likely === undefined) row.take({ id });
       else {
@@ -123,17 +123,17 @@ export class Steps {
         row.take({ id, logprob, ...row.request.topLogprobs !== undefined && { topLogprobs: top } });
       }
       fit(row, this.#model.config.blockSize);
-    } catch (error) { // of this row alone
+    } catch (error) { // an error of this row alone
       row.end(error);
     }
   }
 }
 
-/** The chosen token and `count` of the likeliest. */
+/** The chosen token, and `count` of the most likely tokens. */
 const pairs = (likely: NumberArray, count: number): TokenLogprob[] =>
   Array.from({ length: count + 1 }, (_, k) => ({ id: likely[2 * k], logprob: likely[2 * k + 1] }));
 
-/** How many of the likeliest are wanted beside a prompt's token: one at least, which says whether it is the token itself. */
+/** How many of the most likely tokens to read for each token of a prompt: at least one, which tells whether the token is greedy. */
 export const scoredBeside = ({ promptLogprobs = 0 }: RowOptions): number => Math.max(promptLogprobs, 1);
 
 function score(row: LiveRow, { likely }: Told): void {
@@ -141,7 +141,7 @@ function score(row: LiveRow, { likely }: Told): void {
   row.scores.push({ id, logprob, topLogprobs: top.slice(0, row.request.promptLogprobs), greedy: top[0].id === id });
 }
 
-/** Finds a place for what is more than the block size. */
+/** Handles a row that is longer than the block size: begins to crop it, or slides its window. */
 export function fit(row: LiveRow, blockSize: number): void {
   const { length } = row.tokens;
   if (row.cropped || length - row.window <= blockSize) return;

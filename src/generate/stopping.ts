@@ -1,30 +1,30 @@
-/** Where a generated sequence ends: at a token, at a text, or at its length. */
+/** The end of a generated sequence: at a token, at a stop string, or at its length. */
 import type { TokenDecoder, Tokenizer } from "../tokenizer/tokenizer.ts";
 
-/** `stop`: a stop token or a stop string came; `length`: it is as long as was asked for. */
+/** Why a sequence ended. `stop`: at a stop token or a stop string; `length`: it has the requested length. */
 export type FinishReason = "stop" | "length";
 
 /** Where a text ends. */
 export interface StoppingOptions {
-  /** A token that ends a sequence, or several. It is given, as the last one, and is no part of the text. */
+  /** The id, or ids, of tokens that end a sequence. Such a token is yielded as the last one, and is not part of the text. */
   readonly eosTokenId?: number | readonly number[];
   /**
-   * Texts that end a sequence, wherever tokens begin and end: at the token that completes one, which is given as the last one.
-   * The text ends before it, as in OpenAI's API. Those in the prompt don't count. Needs the tokenizer.
+   * Strings that end a sequence. They need not begin or end at a token's border; the token that completes a string is yielded as
+   * the last one. The text ends before the string, as in OpenAI's API. Strings in the prompt do not count. Needs `tokenizer`.
    */
   readonly stopStrings?: string | readonly string[];
-  /** Turns tokens into text, for stop strings and the text of each token. */
+  /** Decodes tokens, for stop strings and for the text of each token. */
   readonly tokenizer?: Pick<Tokenizer, "decoder" | "vocabSize">;
 }
 
 /** What a token means for its sequence. */
 export interface Taken {
   /**
-   * Where there is a tokenizer: the text that has become certain, without halves of characters, and without what may turn out
-   * to begin a stop string. Put together, these are the sequence's text.
+   * The text that this token completes, if there is a tokenizer. Incomplete characters, and text that can be the beginning of a
+   * stop string, are held back for a later token. All these texts together are the sequence's text.
    */
   readonly text?: string;
-  /** With the last token: why it is the last. */
+  /** Why the sequence ended; set with the last token. */
   readonly finishReason?: FinishReason;
 }
 
@@ -59,7 +59,7 @@ export class Stopping {
   }
 }
 
-/** Decodes what a model writes: an id that only pads its vocabulary is U+FFFD. */
+/** A decoder for a model's tokens. Ids that only pad the model's vocabulary become U+FFFD. */
 export function modelDecoder(tokenizer: Pick<Tokenizer, "decoder" | "vocabSize">): TokenDecoder {
   const decoder = tokenizer.decoder();
   return {
@@ -69,8 +69,8 @@ export function modelDecoder(tokenizer: Pick<Tokenizer, "decoder" | "vocabSize">
 }
 
 /**
- * Decodes what is said in a chat: special tokens are no text of it, as with transformers' `skip_special_tokens`, for what was said is
- * encoded as text when the chat goes on. Where a stop string is written with one of them, they stay.
+ * A tokenizer that decodes the messages of a chat without special tokens, like transformers' `skip_special_tokens`. An answer is
+ * encoded as plain text when the chat continues. If a stop string contains a special token, special tokens are decoded.
  */
 export function spoken(
   tokenizer: Tokenizer,
@@ -88,16 +88,16 @@ export function spoken(
   return { vocabSize, decoder };
 }
 
-/** Looks for the first of some strings in a text that comes in pieces, and lets through what stands before it. */
+/** Finds the first of several strings in a text that arrives in pieces, and returns the text before it. */
 export class StopStrings {
-  /** Whether one was there. */
+  /** Whether a string was found. */
   found = false;
   #held = "";
 
   /** @param strings none of them empty */
   constructor(readonly strings: readonly string[]) {}
 
-  /** Takes the next piece; returns what is certain to stand before a stop string, or to belong to none. */
+  /** Takes the next piece. Returns the text that certainly is not part of a stop string. */
   push(piece: string): string {
     if (this.found) return "";
     const text = this.#held + piece,
@@ -105,7 +105,7 @@ export class StopStrings {
         const at = text.indexOf(string);
         return at < 0 ? { at, end: Infinity } : { at, end: at + string.length };
       });
-    // The one that is complete first, wherever pieces begin and end; the longest of those that end there.
+    // The string that is complete first, independently of the pieces; of several that end at the same place, the longest.
     const first = ends.reduce((a, b) => b.end < a.end || (b.end === a.end && b.at < a.at) ? b : a, {
       at: 0,
       end: Infinity,
@@ -116,14 +116,14 @@ export class StopStrings {
     return text.slice(0, end);
   }
 
-  /** How long the end of the text is with which a stop string may begin. */
+  /** Length of the longest end of the text that is the beginning of a stop string. */
   #unsure(text: string): number {
     let longest = Math.max(0, ...this.strings.map((string) => Math.min(string.length - 1, text.length)));
     while (longest > 0 && !this.strings.some((string) => string.startsWith(text.slice(-longest)))) longest--;
     return longest;
   }
 
-  /** What was held back, when no more comes. */
+  /** The text that was held back; call it after the last piece. */
   end(): string {
     return this.found ? "" : this.#held;
   }

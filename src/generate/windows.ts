@@ -1,6 +1,6 @@
 /**
- * A row past the block size shows the model its last tokens for each new one, as nanoGPT: a captured pass of one row, without a
- * cache, that moves its window on by itself.
+ * Generation past the block size with `crop`, as in nanoGPT: a captured pass over the last tokens of one row, without a cache. Each
+ * replay appends the chosen token to the window on the device.
  */
 import { recordFields } from "../../kernels/choose/record.ts";
 import { place } from "../../kernels/copy/kernel.ts";
@@ -14,11 +14,11 @@ import type { Tensor } from "../engine/tensor.ts";
 import { type Choosing, type ChoosingRow, recordsOf, stateOf } from "./choosing.ts";
 
 export class Windows implements Disposable {
-  /** (1, block size) i32. */
+  /** (1, block size) i32: the last tokens. */
   readonly #window: Tensor;
-  /** (most, 1) i32: what was chosen, by the number of its noise. */
+  /** (most, 1) i32: the chosen tokens, by the number of their noise. */
   readonly #history: Tensor;
-  /** Of the row that runs, (1) the first three; `first` is the number of its next noise. */
+  /** Data of the current row; the first three have shape (1). `first` is the number of its next noise. */
   readonly #of: Record<"first" | "id" | "position" | "records" | "state", Tensor>;
   readonly #pass: Captured<undefined>;
 
@@ -34,7 +34,7 @@ export class Windows implements Disposable {
     scope.keepAll();
   }
 
-  /** @returns what reads the ids that are chosen */
+  /** Launches `steps` passes for a row; their noise begins at number `first`. @returns a function that reads the chosen ids */
   run(row: ChoosingRow, steps: number, first: number): () => Promise<(step: number) => number> {
     const { device, config: { blockSize } } = this.model;
     device.write(this.#window.storage, row.tokens.slice(-blockSize));

@@ -1,8 +1,8 @@
 /**
- * A chat with a model: its messages, which stay within what the model sees, and answers that come as they are written.
+ * A chat with a model: keeps the messages within the block size, and yields answers as they are generated.
  *
- * Keys and values of the chat so far stay in their slot, so that a turn reads what is new. Where the chat has grown too long, the oldest
- * turns go, down to half of what the model sees: each time that they go all is read again.
+ * The keys and values of earlier messages stay in the cache, so that a turn processes only new tokens. When the chat is too long, the
+ * oldest turns are dropped until it takes at most half the block size. All remaining tokens are then processed again.
  */
 import type { ChatTemplate } from "../data/chat_template.ts";
 import type { Message } from "../data/examples.ts";
@@ -14,21 +14,21 @@ import type { CacheType } from "../nn/cache.ts";
 import { RandomGenerator } from "../random/mod.ts";
 import type { Pretrained } from "./load.ts";
 
-/** How a {@linkcode Chat} answers. */
+/** Options of a {@linkcode Chat}. */
 export interface ChatOptions
   extends Omit<RowOptions, "maxLength" | "overflow" | "tokenizer" | "eosTokenId" | "stopStrings" | "signal"> {
-  /** Instead of the model's own. */
+  /** Replaces the model's own chat template. */
   readonly template?: ChatTemplate;
-  /** The system message, which the model reads first. */
+  /** The system message, which comes before the first message. */
   readonly system?: string;
   /** How keys and values are stored: `f32`, the default, or `bf16`. */
   readonly cache?: CacheType;
-  /** Takes a line when the oldest turns go for the first time. */
+  /** Called with a line for the user when the oldest turns are dropped for the first time. */
   readonly onNote?: (line: string) => void;
 }
 
 /**
- * A chat.
+ * A chat with a model.
  *
  * @example
  * ```ts ignore
@@ -38,9 +38,9 @@ export interface ChatOptions
  * ```
  */
 export class Chat implements Disposable {
-  /** What was said so far, the system message first. */
+  /** The messages so far, the system message first. */
   readonly messages: Message[] = [];
-  /** Why the last answer ended; undefined where it was stopped. */
+  /** Why the last answer ended; undefined if it was interrupted. */
   finishReason: FinishReason | undefined;
   readonly #rows: Rows;
   readonly #row: RowOptions & { readonly maxNewTokens: number };
@@ -60,8 +60,8 @@ export class Chat implements Disposable {
   /**
    * Begins a chat.
    *
-   * @throws {ConfigError} when the model has no chat template, and none is given, or no tokens that it is written with
-   * @throws {DataError} when the template fails
+   * @throws {ConfigError} if there is no chat template, or the tokenizer does not have the template's special tokens
+   * @throws {DataError} if the template fails
    */
   static async begin(loaded: Pretrained, options: ChatOptions = {}): Promise<Chat> {
     const { model, tokenizer, eosTokenIds = [] } = loaded, { template = loaded.chatTemplate } = options;
@@ -93,11 +93,11 @@ export class Chat implements Disposable {
   }
 
   /**
-   * The answer to a message, in pieces as they come, without special tokens. What was written of it, where the loop is left or `signal` aborts, stays as the
-   * answer.
+   * Generates the answer to a message, and yields it in pieces without special tokens. If the loop is left or `signal` aborts, the
+   * text so far becomes the answer.
    *
-   * @throws {DataError} when the message alone is longer than what the model sees, cannot be encoded, or is refused by the template; the
-   *   chat is then as it was
+   * @throws {DataError} if the message alone is longer than the block size, cannot be encoded, or is refused by the template; the
+   *   chat is then unchanged
    */
   async *answer(content: string, { signal }: { signal?: AbortSignal } = {}): AsyncGenerator<string, void, void> {
     const { blockSize } = this.loaded.model.config, { maxNewTokens } = this.#row;
@@ -119,7 +119,7 @@ export class Chat implements Disposable {
     }
   }
 
-  /** The messages that the model can see, without the oldest turns where there are too many, and their ids. */
+  /** The messages that fit into the block size, without the oldest turns if there are too many, and their ids. */
   async #fit(all: readonly Message[]): Promise<{ messages: Message[]; prompt: number[] }> {
     const { tokenizer, model: { config: { blockSize } } } = this.loaded, { maxNewTokens } = this.#row;
     const encode = (messages: readonly Message[]) =>
@@ -135,19 +135,19 @@ export class Chat implements Disposable {
     }
     if (prompt.length >= blockSize) {
       throw new DataError(
-        `The message has ${prompt.length} tokens with what the template adds, and the model sees ${blockSize}`,
+        `The message has ${prompt.length} tokens with the template's; expected fewer than the model's block size, ${blockSize}`,
       );
     }
     if (messages.length < all.length && !this.#noted) {
       this.#noted = true;
       this.options.onNote?.(
-        `The chat is longer than the ${blockSize} tokens that the model sees: the oldest turns go first`,
+        `The chat is longer than the model's block size, ${blockSize} tokens: its oldest turns are dropped`,
       );
     }
     return { messages, prompt };
   }
 
-  /** Ends it; the model and its template are the caller's. */
+  /** Frees the chat's memory. The model and the template belong to the caller. */
   [Symbol.dispose](): void {
     this.#rows[Symbol.dispose]();
   }

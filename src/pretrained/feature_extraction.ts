@@ -1,40 +1,40 @@
-/** What a model makes of a text's tokens: transformers' pipeline `feature-extraction`. */
+/** The hidden states of a text's tokens: transformers' pipeline `feature-extraction`. */
 import { noGrad } from "../engine/autograd.ts";
 import type { Tensor } from "../engine/tensor.ts";
 import { DataError } from "../errors.ts";
 import { evaluating } from "../nn/module.ts";
 import type { Pretrained } from "./load.ts";
 
-/** How features are given. */
+/** Options of feature extraction. */
 export interface FeatureExtractionOptions {
-  /** Whether to give a tensor (1, T, C), which is the caller's to dispose of; default false. */
+  /** Whether to return a tensor (1, T, C), which the caller must dispose of. Default false: nested arrays. */
   readonly returnTensors?: boolean;
-  /** Whether a text that is longer than the model's block size is cut at its end; else it is refused. Default false. */
+  /** Whether to cut the end of a text that is longer than the block size. Default false: such a text is an error. */
   readonly truncation?: boolean;
 }
 
-/** The last hidden state, [1][T][C]: a vector for each token. */
+/** The last hidden state, [1][T][C]: a vector of width C for each of T tokens. */
 export type TextFeatures = number[][][];
 
-/** What `pipeline("feature-extraction", …)` gives. */
+/** The pipeline that `pipeline("feature-extraction", …)` makes. */
 export interface FeatureExtractionPipeline extends Disposable {
-  /** Of a text, as a tensor. */
+  /** The last hidden state of a text as a tensor. */
   (text: string, options: FeatureExtractionOptions & { readonly returnTensors: true }): Promise<Tensor>;
-  /** Of each of several texts, as tensors. */
+  /** The last hidden states of several texts as tensors. */
   (texts: readonly string[], options: FeatureExtractionOptions & { readonly returnTensors: true }): Promise<Tensor[]>;
   /** The last hidden state of a text. */
   (text: string, options?: FeatureExtractionOptions): Promise<TextFeatures>;
-  /** The same for each of several. */
+  /** The last hidden states of several texts. */
   (texts: readonly string[], options?: FeatureExtractionOptions): Promise<TextFeatures[]>;
   /** The model and its tokenizer. */ readonly loaded: Pretrained;
-  /** Frees the model and closes its device, where the pipeline has made them: `using` calls it. */ close(): void;
+  /** Frees the model and closes its device, if the pipeline made them. `using` calls it. */ close(): void;
 }
 
 export function featureExtraction(loaded: Pretrained, close: () => void): FeatureExtractionPipeline {
   const { model, tokenizer } = loaded, { blockSize } = model.config;
   async function one(text: string, { returnTensors = false, truncation = false }: FeatureExtractionOptions) {
     const ids = tokenizer.encode(text, { allowedSpecial: "all" }), T = Math.min(ids.length, blockSize);
-    if (T === 0) throw new DataError("the text has no token, and so no features");
+    if (T === 0) throw new DataError("the text is empty; expected at least one token");
     if (ids.length > blockSize && !truncation) {
       throw new DataError(
         `the text has ${ids.length} tokens, and the model's block size is ${blockSize}; { truncation: true } cuts its end`,

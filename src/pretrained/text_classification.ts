@@ -1,4 +1,4 @@
-/** Labels of texts: transformers' pipeline `text-classification`, with its options and outputs in camelCase. */
+/** Text classification: transformers' pipeline `text-classification`, with its options and outputs in camelCase. */
 import { ConfigError, DataError } from "../errors.ts";
 import { headScores } from "../finetune/head_passes.ts";
 import { HeadRows } from "../finetune/head_rows.ts";
@@ -6,40 +6,40 @@ import { inputsOf } from "../finetune/inputs.ts";
 import type { NumberArray } from "../kernel.ts";
 import type { PretrainedHead } from "./load_head.ts";
 
-/** Two texts that are judged together. */
+/** Two texts that are classified together. */
 export interface TextPair {
-  /** The first. */ readonly text: string;
-  /** The second. */ readonly textPair?: string;
+  /** The first text. */ readonly text: string;
+  /** The second text. */ readonly textPair?: string;
 }
 
-/** How texts are classified. */
+/** Options of text classification. */
 export interface ClassificationOptions {
   /**
-   * How many labels to give, the likeliest first; null gives all. Without, there is one label a text, and no list of them.
+   * How many labels to return for a text, in descending order of score; null returns all. Default: one label, not in a list.
    */
   readonly topK?: number | null;
   /**
-   * What makes scores of the head's numbers. Default: nothing for a regression, `sigmoid` for several labels or a single one, else
-   * `softmax`.
+   * The function that turns the head's outputs into scores. Default: `none` for a regression; `sigmoid` if a text can have several
+   * labels, or if there is one label; otherwise `softmax`.
    */
   readonly functionToApply?: "sigmoid" | "softmax" | "none";
-  /** Whether texts that are longer than the model's block size are cut at their end; else they are refused. Default false. */
+  /** Whether to cut the end of a text that is longer than the block size. Default false: such a text is an error. */
   readonly truncation?: boolean;
-  /** Texts of a pass through the model: 16. */
+  /** Texts in a forward pass. Default 16. */
   readonly batchSize?: number;
 }
 
-/** A label and how sure the model is. */
+/** A label with its score. */
 export interface ClassifiedText {
-  /** Its name. */ readonly label: string;
-  /** A probability, unless `functionToApply` says otherwise. */ readonly score: number;
+  /** The label's name. */ readonly label: string;
+  /** A probability, unless `functionToApply` is `none`. */ readonly score: number;
 }
 
-/** What `pipeline("text-classification", …)` gives. */
+/** The pipeline that `pipeline("text-classification", …)` makes. */
 export interface TextClassificationPipeline extends Disposable {
-  /** The labels of a text: one in a list, or `topK`. */
+  /** A list of labels of a text: one label, or `topK`. */
   (text: string, options?: ClassificationOptions): Promise<ClassifiedText[]>;
-  /** For each of several texts or pairs a list of `topK`. */
+  /** A list of `topK` labels for each of several texts or pairs. */
   (
     texts: readonly (string | TextPair)[],
     options: ClassificationOptions & { readonly topK: number | null },
@@ -51,17 +51,17 @@ export interface TextClassificationPipeline extends Disposable {
   /** The label of a pair. */
   (pair: TextPair, options?: ClassificationOptions): Promise<ClassifiedText>;
   /** The model, its head and its tokenizer. */ readonly loaded: PretrainedHead;
-  /** Frees the model and closes its device, where the pipeline has made them: `using` calls it. */ close(): void;
+  /** Frees the model and closes its device, if the pipeline made them. `using` calls it. */ close(): void;
 }
 
 type Given = string | TextPair | readonly (string | TextPair)[];
 type Result = ClassifiedText | ClassifiedText[] | ClassifiedText[][];
 
-/** @throws {ConfigError} when the head is for choices */
+/** Makes the pipeline. @throws {ConfigError} if the head is for choices */
 export function textClassification(loaded: PretrainedHead, close: () => void): TextClassificationPipeline {
   const { kind } = loaded.description;
   if (kind === "choose") {
-    throw new ConfigError("The head is for choices, and has no labels: headScores gives a score for each choice");
+    throw new ConfigError("The head is for choices and has no labels; headScores returns a score for each choice");
   }
   async function classify(given: Given, options: ClassificationOptions = {}): Promise<Result> {
     const { topK } = options, several = Array.isArray(given), texts = several ? given : [given];

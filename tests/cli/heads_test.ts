@@ -77,7 +77,7 @@ Deno.test("a classifier is trained, judged, used, converted and trained on; its 
     await fails(others, "finetune", ...on, `--data=${folder}/other.jsonl`, `--eval_data=${folder}/labels.jsonl`);
     await fails("--stride=4: this is only for a text (--input), not for rows", "eval", data, out, "--stride=4");
     await fails(
-      `${folder}/base has no head for labels or choices\nThis trains one: `,
+      `${folder}/base has no head for labels or choices\nThe command finetune trains one: `,
       "eval",
       data,
       `--init_from=${folder}/base`,

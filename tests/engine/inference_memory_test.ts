@@ -80,7 +80,7 @@ Deno.test("a model that does not fit is rejected with figures, before anything i
   const message = await refused(GPT2_XL, "f32", figures);
   assertEquals(
     message.split("\n")[1],
-    `With weights kept in bf16 it takes ${Number((bytes / gib).toPrecision(3))} GiB`,
+    `With weights in bf16 it takes ${Number((bytes / gib).toPrecision(3))} GiB`,
   );
   assert(!(await refused({ ...GPT2_XL, nLayer: 96 }, "f32", "takes more than")).includes("bf16"));
   await refused({ ...GPT2_XL, nLayer: 96 }, "bf16", "weights in bf16, takes more than");
@@ -105,7 +105,7 @@ Deno.test("a device that limits the size of a buffer rejects a larger table", as
   await assertRejects(
     () => checkInference(table, { device }),
     DeviceError,
-    "takes a buffer of more than 0.144 GiB, and its limit is 0.125 GiB\nWith weights kept in bf16 it takes",
+    "takes a buffer of more than 0.144 GiB, and its limit is 0.125 GiB\nWith weights in bf16 it takes",
   );
   await checkInference(table, { device, weights: "bf16" });
   device.close();

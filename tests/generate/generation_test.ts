@@ -279,7 +279,7 @@ Deno.test("generation: options that cannot be used are refused", () =>
     const cases: [Partial<SequencesOptions>, string][] = [
       [{ maxNewTokens: undefined }, "maxNewTokens or maxLength is missing"],
       [{ maxLength: 5 }, "maxNewTokens and maxLength are both given"],
-      [{ maxNewTokens: undefined, maxLength: 2 }, "maxLength is 2, and the prompt alone has 2 tokens"],
+      [{ maxNewTokens: undefined, maxLength: 2 }, "maxLength is 2, which includes the prompt's 2 tokens"],
       [{ maxNewTokens: undefined, maxLength: 0 }, "maxLength is 0; expected a whole number above 0"],
       [{ maxNewTokens: 1e20 }, "maxNewTokens is 100000000000000000000"],
       [{ topP: NaN }, "topP is NaN; expected a number from 0 to 1"],
@@ -299,7 +299,7 @@ Deno.test("generation: options that cannot be used are refused", () =>
       [{ logitBias: { 11: 1 } }, "logitBias has token 11, and the vocabulary ends at 10"],
       [{ logitBias: { 3: NaN } }, "logitBias of token 3 is NaN; expected a number, or -Infinity"],
       [{ logitBias: { 3: Infinity } }, "logitBias of token 3 is Infinity"],
-      [{ stopStrings: "x" }, "stopStrings need the tokenizer"],
+      [{ stopStrings: "x" }, "stopStrings is given without the option tokenizer"],
       [{ stopStrings: ["x", ""], tokenizer }, "a stop string is empty"],
       [{ overflow: "refuse", maxNewTokens: 7 }, "the prompt has 2 tokens; with 7 more"],
       [{ logitBias: Object.fromEntries(Array.from({ length: V }, (_, id) => [id, -Infinity])) }, "bans every token"],

@@ -307,7 +307,7 @@ Deno.test("rows: what cannot be is refused, and takes no slot", () =>
       [{ temperature: -1 }, "temperature is -1"],
       [{ topP: 2 }, "topP is 2"],
       [{ maxNewTokens: undefined }, "maxNewTokens or maxLength is missing"],
-      [{ prompt: new Array(BLOCK + 1).fill(0), overflow: "refuse" }, "don't fit into the block size"],
+      [{ prompt: new Array(BLOCK + 1).fill(0), overflow: "refuse" }, "it does not fit into the block size"],
       [
         { prompt: new Array(BLOCK + 1).fill(0), promptLogprobs: 1 },
         `the prompt has ${BLOCK + 1} tokens, and the block size is ${BLOCK}`,
@@ -330,7 +330,7 @@ Deno.test("rows: what cannot be is refused, and takes no slot", () =>
     assertThrows(
       () => rows.add({ prompt: [1], maxNewTokens: 1 }),
       ConfigError,
-      "Rows: no slot is free of 2: 1 rows write, 1 wait for their first token; the next ends after at most 8 more tokens",
+      "Rows: no slot is free of 2: 1 rows are generating, 1 wait for their first token; the next row ends after at most 8 more tokens",
     );
     for (
       const [options, message] of [
@@ -383,7 +383,7 @@ Deno.test("rows: what a row asks for besides is counted when it is added, and re
     for (const [asked, what, mib] of cases) {
       const add = () => rows.add({ ...given, ...asked });
       const { message } = assertThrows(() => within(mib - 0.1, add), DeviceError) as Error;
-      assert(message.startsWith("Rows: what this row asks for, with 64 slots, takes 0.00"), message);
+      assert(message.startsWith("Rows: the memory for this row's options, with 64 slots, takes 0.00"), message);
       assert(message.includes(what), message);
       assertEquals(rows.free, 64);
       within(mib, add).abort();

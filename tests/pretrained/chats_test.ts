@@ -129,7 +129,7 @@ Deno.test("the oldest turns go when a chat grows too long, which is said once, a
   const talk = await Chat.begin(loaded, { system: "be kind", maxNewTokens: 8, temperature: 0, onNote });
   for (let i = 0; i < 8; i++) await said(talk.answer("hi you"));
   assertEquals(notes.length, 1);
-  assertStringIncludes(notes[0], "longer than the 80 tokens");
+  assertStringIncludes(notes[0], "longer than the model's block size, 80 tokens");
   assertEquals(talk.messages[0], { role: "system", content: "be kind" });
   assertEquals(talk.messages[1].role, "user");
   for (const { prompt, maxNewTokens } of watch.asked) assert(prompt.length + maxNewTokens! <= 80);

@@ -186,7 +186,11 @@ Deno.test("a run's head: from its checkpoint into the pipeline and into a folder
   ));
 
 Deno.test("pipelines say what is missing", async () => {
-  await assertRejects(() => pipeline("sentiment-analysis"), ConfigError, "deno task finetune --task=classify");
+  await assertRejects(
+    () => pipeline("sentiment-analysis"),
+    ConfigError,
+    "The command finetune trains a model on rows with a text and a label: --task=classify",
+  );
   await assertRejects(() => pipeline("translation" as "summarization", "gpt2"), ConfigError, "No pipeline for");
   const nothing = undefined as unknown as string;
   await assertRejects(() => pipeline("summarization", nothing), ConfigError, "needs a model");
@@ -210,10 +214,10 @@ Deno.test("summarization: the hint, the first sentences, as many tokens as asked
     await assertRejects(() => summarize("abc", { maxLength: 33 }), ConfigError, "has no room for a text");
     assertEquals(firstSentences(' It is. "Is it?" Yes!? No. ', 3), 'It is. "Is it?" Yes!?');
     assertEquals(firstSentences("3.5 is a number. And no end", 3), "3.5 is a number. And no end");
-    await assertRejects(() => summarize("", options), DataError, "no token");
+    await assertRejects(() => summarize("", options), DataError, "the text is empty");
     const without = CharacterTokenizer.fromText(tokenizer.characters.join("").replace(";", "k"));
     const unable = await pipeline("summarization", { model, tokenizer: without });
-    await assertRejects(() => unable("abc"), DataError, 'with "TL;DR:", which this model cannot read. Not in the');
+    await assertRejects(() => unable("abc"), DataError, '"TL;DR:", which the tokenizer cannot encode. Not in the');
     await assertRejects(() => summarize("a", { sentences: 0 }), ConfigError, "sentences is 0");
   }));
 

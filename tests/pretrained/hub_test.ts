@@ -127,7 +127,7 @@ Deno.test("hub: a download that breaks goes on, in the same call and in the next
     assertMatch(error.message, /^Cannot download model\.safetensors of gpt2: /);
     assertEquals(
       error.message.split("\n")[1],
-      `Or put model.safetensors from ${hub.url}/gpt2 into ${cacheFolder}/gpt2`,
+      `You can put model.safetensors from ${hub.url}/gpt2 into ${cacheFolder}/gpt2 by hand`,
     );
     const sha256 = await hex("SHA-256", contents.get(WEIGHTS)!), left = `${WEIGHTS}.${sha256}.part`;
     assertEquals(await names(`${cacheFolder}/gpt2`), [...NAMES.filter((name) => name !== WEIGHTS), left].sort());
@@ -150,7 +150,7 @@ Deno.test("hub: a file of another length is not kept", async (t) => {
   const longer = new Uint8Array(SIZE + 1), shorter = new Uint8Array(SIZE - 1);
   await t.step("too long", () =>
     withHub({ weights: longer }, async (hub, cacheFolder) => {
-      const message = `${SIZE + 1} bytes came, and the hub describes a file of ${SIZE}`;
+      const message = `${SIZE + 1} bytes were received; expected the ${SIZE} that the hub announced`;
       await assertRejects(() => load(hub, cacheFolder), CheckpointError, message);
       assert(!(await names(`${cacheFolder}/gpt2`)).includes(WEIGHTS));
     }));
@@ -166,7 +166,11 @@ Deno.test("hub: a file with another checksum is not kept, and the next call fetc
   await t.step("weights", () =>
     withHub({ weights: wrong }, async (hub, cacheFolder) => {
       const sum = await hex("SHA-256", wrong);
-      await assertRejects(() => load(hub, cacheFolder), CheckpointError, `its checksum is ${sum}, not `);
+      await assertRejects(
+        () => load(hub, cacheFolder),
+        CheckpointError,
+        `the checksum of the downloaded file is ${sum}; expected `,
+      );
       assertEquals((await names(`${cacheFolder}/gpt2`)).filter((name) => name.startsWith("model")), []);
     }));
   await t.step("a small file", () => {
@@ -178,7 +182,7 @@ Deno.test("hub: a file with another checksum is not kept, and the next call fetc
       await assertRejects(
         () => load(hub, cacheFolder),
         CheckpointError,
-        "Cannot download vocab.json of gpt2: what came is not",
+        "Cannot download vocab.json of gpt2: the checksum of",
       );
       assertEquals(await names(`${cacheFolder}/gpt2`), ["config.json"]);
     });
@@ -207,7 +211,10 @@ Deno.test("hub: where it cannot be reached or has no such file, the message says
     );
     const [first, second] = error.message.split("\n");
     assertMatch(first, /^Cannot download config\.json of distilgpt2: .*refused/i); // nobody listens there any more
-    assertEquals(second, `Or put ${NAMES.join(", ")} from ${url}/distilgpt2 into ${cacheFolder}/distilgpt2`);
+    assertEquals(
+      second,
+      `You can put ${NAMES.join(", ")} from ${url}/distilgpt2 into ${cacheFolder}/distilgpt2 by hand`,
+    );
     // They are taken as they are, without a network.
     for (const [name, bytes] of contents) await Deno.writeFile(`${cacheFolder}/distilgpt2/${name}`, bytes);
     await assertWhole(await downloadModel("distilgpt2", { cacheFolder, baseUrl: url }));
@@ -219,7 +226,7 @@ Deno.test("hub: where it cannot be reached or has no such file, the message says
 Deno.test("hub: redirections in circles end", () => {
   const answer = (request: Request) => Response.redirect(request.url, 307);
   return withHub({ answer }, async (hub, cacheFolder) => {
-    await assertRejects(() => load(hub, cacheFolder), CheckpointError, "redirects in circles");
+    await assertRejects(() => load(hub, cacheFolder), CheckpointError, "redirects too often");
   });
 });
 

@@ -79,7 +79,7 @@ Deno.test("pretrained: of a run the best checkpoint or the last, and of nothing 
       assertEquals(await weightsOf(loaded.model), await weightsOf(of), checkpoint);
     }
     const last = () => loadPretrained(`${folder}/hf`, { device, checkpoint: "last" });
-    await assertRejects(last, ConfigError, "hf is not a run, and only a run has a last checkpoint");
+    await assertRejects(last, ConfigError, "hf is not a run; checkpoint last is only for a run");
     // With a generator, initial weights are drawn and replaced: what comes next is what nanoGPT's would draw.
     const [generator, expected] = [new RandomGenerator(7), new RandomGenerator(7)];
     const loaded = await loadPretrained(path, { device, generator });
@@ -134,14 +134,14 @@ Deno.test("pretrained: a ckpt.pt names its dataset, and no other folder", () =>
             CheckpointError,
             "it has 50257 tokens, and the model 6; it is GPT-2's",
           );
-          const looked = dataset === "none" ? "data/none/meta.pkl, its dataset's, is not there" : "it names no dataset";
+          const looked = dataset === "none" ? "its dataset has no data/none/meta.pkl" : "it names no dataset";
           for (const part of [looked, "--tokenizer=FOLDER"]) assert(error.message.includes(part), error.message);
         }
       }
       await writeMetaPkl("data/own.set/meta.pkl", new CharacterTokenizer([..."abcdefg"]));
       await saveNanoGPT("ckpt.pt", model, { iter: 1, bestValLoss: 1, flags: { dataset: "own.set" } });
       const error = await assertRejects(() => loadPretrained("ckpt.pt", { device }), CheckpointError);
-      assert(error.message.includes("it has 7 tokens, and the model 6; it is that of data/own.set/meta.pkl\n"));
+      assert(error.message.includes("it has 7 tokens, and the model 6; the tokenizer is from data/own.set/meta.pkl\n"));
     } finally {
       Deno.chdir(here);
     }
@@ -188,8 +188,8 @@ Deno.test("pipeline: from a folder, with the end of a text, seeds and streams", 
     assertEquals(pieces[0], "cd");
     const stop = generatedText.slice(4, 6), stopped = await generator("cd", { ...one, stopStrings: stop });
     assertEquals(stopped[0].generatedText, `cd${generatedText.slice(2).split(stop)[0]}`);
-    await assertRejects(() => Array.fromAsync(generator.stream("cd", options)), ConfigError, "a stream is of one text");
-    await assertRejects(() => generator("cd", { maxLength: 2 }), ConfigError, "the prompt alone has 2 tokens");
+    await assertRejects(() => Array.fromAsync(generator.stream("cd", options)), ConfigError, "expected 1 for a stream");
+    await assertRejects(() => generator("cd", { maxLength: 2 }), ConfigError, "which includes the prompt's 2 tokens");
     await assertRejects(() => generator("cd", { maxLength: 5, maxNewTokens: 3 }), ConfigError, "both given");
     // deno-lint-ignore no-explicit-any
     await assertRejects(() => pipeline("fill-mask" as any, `${folder}/hf`), ConfigError, "only for text-generation");
