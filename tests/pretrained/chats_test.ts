@@ -134,7 +134,7 @@ Deno.test("the oldest turns go when a chat grows too long, which is said once, a
   assertEquals(talk.messages[1].role, "user");
   for (const { prompt, maxNewTokens } of watch.asked) assert(prompt.length + maxNewTokens! <= 80);
   const before = [...talk.messages];
-  await assertRejects(() => said(talk.answer("a".repeat(90))), DataError, "and the model sees 80");
+  await assertRejects(() => said(talk.answer("a".repeat(90))), DataError, "expected fewer than the model's block size, 80");
   await assertRejects(() => said(talk.answer("ä")), DataError, "Not in the vocabulary");
   assertEquals(talk.messages, before);
   talk[Symbol.dispose]();
