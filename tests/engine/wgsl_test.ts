@@ -1,7 +1,7 @@
 /**
- * Checks every shader: its bindings and Params against its kernel's declaration, because the device binds by position
- * and a mistake would be silent; that its text comes from its module; and that it compiles on the WebGPU devices that
- * are available.
+ * Checks every shader: that its bindings and the fields of Params have the names, types and order of its kernel's
+ * declaration, because the device binds by position, and a mistake would be silent; that its text comes from its
+ * module; and that it compiles on the WebGPU devices that are available.
  */
 import { assert, assertEquals } from "@std/assert";
 import { shaderError } from "../../src/device/shader_errors.ts";
@@ -69,6 +69,14 @@ async function compile({ gpu }: WebGPUDevice, pass: AnyPass): Promise<void> {
 
 const withoutComments = (source: string) => source.replaceAll(/\/\/.*$/gm, "").replaceAll(/\/\*[^]*?\*\//g, "");
 
+/**
+ * Bindings with another name than their operand, by the names in the shader: some operands have names that WGSL
+ * reserves, or that the shader's functions give to their parameters and variables.
+ */
+const OPERANDS: Readonly<Record<string, string>> = {
+  ...{ left: "a", right: "b", input: "x", source: "from", target_slot: "to", row_statistics: "statistics" },
+};
+
 function checkBindings(kernel: AnyKernel, pass: AnyPass): void {
   const aliases = pass.source.matchAll(/^alias (\w+) = ([^;]+);/gm).map(([, name, type]) => [name, type] as const);
   const source = [...aliases].reduce(
@@ -78,20 +86,23 @@ function checkBindings(kernel: AnyKernel, pass: AnyPass): void {
   const what = `${kernel.name}: ${pass.entry}`;
   const fields = source.match(/struct Params \{([^}]*)\}/)?.[1] ?? "";
   const sizes = Object.keys(bindSizes(kernel, {}));
-  const scalar = { f32: "f32", i32: "i32" };
   assertEquals(
-    [...fields.matchAll(/(\w+)\s*:\s*(\w+)/g)].map(([, , type]) => type),
-    [...sizes.map(() => "u32"), ...Object.values(kernel.params).map((type) => scalar[type])],
-    `${what}: Params {${fields}} for sizes ${sizes} and params ${Object.keys(kernel.params)}`,
+    [...fields.matchAll(/(\w+)\s*:\s*(\w+)/g)].map(([, name, type]) => `${name}: ${type}`),
+    [
+      ...sizes.map((name) => `${name}: u32`),
+      ...Object.entries(kernel.params).map(([name, type]) => `${name}: ${type}`),
+    ],
+    `${what}: Params`,
   );
   const declared = kernel.operands.map((
-    { role, dtype, also },
-  ) => [role === "reads" ? "read" : "read_write", also ? "u32" : dtype]);
+    { name, role, dtype, also },
+  ) => [name, role === "reads" ? "read" : "read_write", also ? "u32" : dtype]);
   const bindings = source.matchAll(
     /@binding\((\d+)\)\s*var<storage,\s*(\w+)>\s*(\w+)\s*:\s*array<(?:vec[24]<)?(\w+)>/g,
   );
   for (const [, binding, access, name, type] of bindings) {
-    const [role, dtype] = declared[Number(binding) - 1] ?? ["read_write", "f32"]; // after the operands: the workspace
+    const [operand, role, dtype] = declared[Number(binding) - 1] ?? [name, "read_write", "f32"]; // the last: workspace
+    assert([name, OPERANDS[name]].includes(operand), `${what}: binding ${binding} is ${name}, and not ${operand}`);
     assertEquals(access, role, `${what}: binding ${binding}, ${name}`);
     if (declared[Number(binding) - 1]) {
       assert(type === dtype || type === "u32", `${what}: ${name} is ${type}`); // u32 holds the bits of any type
@@ -131,7 +142,7 @@ for await (const kernel of kernels()) {
   for (const [i, pass] of ([kernel.gpu ?? []].flat() as AnyPass[]).entries()) {
     const which = `${kernel.name}: ${pass.entry}${i ? `, pass ${i + 1}` : ""}`;
     used.add(pass.file ?? `${pass.entry}.wgsl.ts`);
-    Deno.test(`${which}: the bindings match the declaration`, () => checkBindings(kernel, pass));
+    Deno.test(`${which}: the bindings and Params match the declaration`, () => checkBindings(kernel, pass));
     Deno.test(`${which}: the source is its module's, except for lines that may be replaced`, () => checkFile(pass));
     for (const { name, device } of all) {
       Deno.test(`${which} compiles (${name})`, () => compile(device as WebGPUDevice, pass));
