@@ -63,8 +63,10 @@ export const choose = kernel({
         own = tables && table >= 0 && table < T
           ? { bias: tables.subarray(at, at + V), seen: tables.subarray(at + V, at + 2 * V) }
           : undefined;
+      // way: a given token, BY_NOISE or BY_STREAM. place: its row of noise and of likely, modulo their number of rows.
       const [seed, position, way, place] = state.subarray(4 * r, 4 * r + 4);
       for (const [name, { apply, neutral }] of Object.entries<SamplingRule>(samplingRules)) {
+        // The bias is in the tables, not in the record, and is applied whenever the row has tables.
         const value = name === "logitBias" ? undefined : field(name as typeof recordFields[number]);
         if (name === "temperature" && value === 0) break; // the rules that follow do not change the argmax
         if (value === undefined || value !== neutral) apply(x, value ?? 0, own);

@@ -28,7 +28,7 @@ export interface Node {
   saved: readonly { readonly tensor: Tensor; readonly version: number }[];
   /** Undefined after backward has consumed the node. */
   rule: Rule | undefined;
-  /** Number of nodes that have this node's output as an input. */
+  /** How many times later nodes have this node's output as an input: 2 for `mul(y, y)`. */
   users: number;
 }
 
@@ -151,12 +151,14 @@ function differentiate(root: Tensor, { op, inputs, saved, rule, output }: Node, 
     throw new TypeError(refused(root, `a tensor [${tensor.shape}] that ${op} had saved was changed in place since`));
   }
   using scope = output.device.scope();
+  // A tensor that is an input twice has one gradient, so only its first place gets `into`.
   const into = inputs.map((input, i) =>
     input?.requiresGrad && inputs.indexOf(input) === i ? gradients.own(input) : undefined
   );
   const given = rule!(dout, into).map((dinp, i) => {
     const input = inputs[i];
     if (!dinp || !input?.requiresGrad || dinp.storage === into[i]?.storage) return;
+    // `give` takes ownership, so a tensor that this rule did not make, such as dout, is passed as an alias.
     return { input, dinp: outside(dinp.scope === scope ? dinp : dinp.alias(input.shape)) };
   });
   scope[Symbol.dispose](); // frees the rule's temporaries before isAlone() counts the holders of storages

@@ -91,7 +91,7 @@ const ALIGNMENT = 64;
  * const x = device.tensor([3], [1], { requiresGrad: true });
  * const optimizer = new AdamW([["x", x]], { learningRate: 0.5 });
  * mul(x, x).backward();
- * optimizer.step(); // the first step has the size of the learning rate, whatever the gradient's size
+ * optimizer.step(); // the first step has the size of the learning rate, if the gradient is far above ε
  * optimizer.zeroGrad();
  * assertEquals([await x.item(), await x.grad!.item()], [2.5, 0]);
  * device.close();

@@ -257,6 +257,7 @@ export class Trainer implements Disposable {
       }
     }
     yield* this.#report(); // throws if a loss is not finite, before anything is saved
+    // train.py makes one more update after it has saved iteration maxIters, and does not save that update.
     if (this.#iter > 0 && this.#saved < (over ? this.#iter : maxIters)) yield* this.#save({ best: false });
   }
 
@@ -304,7 +305,7 @@ export class Trainer implements Disposable {
       if (signal?.aborted && error === signal.reason) return;
       return yield* this.#failed(error);
     }
-    const { program } = this.#update;
+    const { program } = this.#update; // the first update is captured as a program, which later updates replay
     if (program) program.replay();
     else {
       this.#update.capture(device, () => {
