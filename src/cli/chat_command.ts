@@ -1,6 +1,6 @@
 /**
- * `deno task chat`: a conversation in the terminal. If standard input is a pipe, each line is a message. Standard output gets the
- * answers alone.
+ * `deno task chat`: a conversation in the terminal. If standard input is a pipe, each line is a message. Standard
+ * output gets the answers alone.
  */
 import { ChatTemplate } from "../data/chat_template.ts";
 import { BUILT_IN_CHATS } from "../data/built_in_chats.ts";

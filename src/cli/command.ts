@@ -15,7 +15,10 @@ export interface Declaration<T extends FlagTable> {
   readonly help: { readonly does: string; readonly usage: string; readonly notes?: string };
   /** Whether the command can be resumed: if its output is lost, it saves and stops as after Ctrl-C. */
   readonly resumable?: boolean;
-  /** The command's own defaults, which replace the flags' defaults. `config` has the config file's values, if there is one. */
+  /**
+   * The command's own defaults, which replace the flags' defaults. `config` has the config file's values, if there is
+   * one.
+   */
   defaults?(given: Partial<Values<T>>, config?: Partial<Values<T>>): Partial<Values<T>>;
   /** @throws {ConfigError} if values that are valid by themselves contradict each other */
   check?(values: Values<T>): void;
@@ -37,7 +40,10 @@ export interface Running<T extends FlagTable> extends Request<T> {
   readonly args: string[];
   /** Prints lines and the progress bar; {@linkcode command} removes the bar at the end. */
   readonly progress: Progress;
-  /** From this call on, Ctrl-C, SIGTERM and a closed terminal call `notify` and abort the signal; the exit status is then 130. */
+  /**
+   * From this call on, Ctrl-C, SIGTERM and a closed terminal call `notify` and abort the signal; the exit status is
+   * then 130.
+   */
   interruption(notify: () => void): AbortSignal;
 }
 
@@ -101,8 +107,8 @@ export function command<T extends FlagTable>(
 }
 
 /**
- * Changes to the folder in which the user called `deno task`, which INIT_CWD names: `deno task` itself changes to the folder of
- * deno.json. Relative paths then mean what the user expects, and printed commands can be copied as they are.
+ * Changes to the folder in which the user called `deno task`, which INIT_CWD names: `deno task` itself changes to the
+ * folder of deno.json. Relative paths then mean what the user expects, and printed commands can be copied as they are.
  */
 function enterCallersFolder(): void {
   const folder = environment("INIT_CWD");
@@ -115,11 +121,15 @@ function environment(variable: string): string | undefined {
   return state === "granted" ? Deno.env.get(variable) : undefined;
 }
 
-/** Classes of errors that bugs throw. Errors of every other class are thrown on purpose, with a message for the user. */
+/**
+ * Classes of errors that bugs throw. Errors of every other class are thrown on purpose, with a message for the user.
+ */
 const { CompileError, LinkError, RuntimeError } = WebAssembly;
 const unforeseen = [Error, RangeError, ReferenceError, SyntaxError, TypeError, CompileError, LinkError, RuntimeError];
 
-/** The exit status that a shell reports for a program ended by SIGPIPE, such as `cat` when its reader closes the pipe. */
+/**
+ * The exit status that a shell reports for a program ended by SIGPIPE, such as `cat` when its reader closes the pipe.
+ */
 const BROKEN_PIPE = 128 + 13;
 
 /** Runs a command with the process's arguments and exits with the status that the command returns. */
@@ -160,8 +170,9 @@ const VARIANTS: Readonly<Record<string, readonly [permission: string, flag: stri
 };
 
 /**
- * The shell command that runs a task in the way in which the user runs this process: with `deno`, or with npx if npx installed
- * Deno. If the package came from a registry, there are no tasks, and the command is `deno run` with the package's export.
+ * The shell command that runs a task in the way in which the user runs this process: with `deno`, or with npx if npx
+ * installed Deno. If the package came from a registry, there are no tasks, and the command is `deno run` with the
+ * package's export.
  *
  * @param options.deno path of the running Deno
  * @param options.module URL of this module

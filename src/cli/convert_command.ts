@@ -142,7 +142,8 @@ async function throughModel(
   { format, dtype, max_shard_gb, tokenizer: named, checkpoint, adapter, onNote }: Options & { format: Format },
 ): Promise<void> {
   using device = await createDevice("cpu", { threads: 1 });
-  // The vocabulary files of a Hugging Face folder, if it has any, are copied as they are. A GGUF file needs a tokenizer.
+  // The vocabulary files of a Hugging Face folder, if it has any, are copied as they are. A GGUF file needs a
+  // tokenizer.
   const folder = kind === "hugging_face" && !named && format !== "gguf" ? path : undefined;
   const loaded = await loadForSaving({ kind, path }, { device, named, checkpoint, folder, onNote });
   const { model, tokenizer, head, description } = loaded;
@@ -174,7 +175,9 @@ async function throughModel(
   }
 }
 
-/** Loads a model with its head, and with its tokenizer unless `folder` names a folder whose vocabulary will be copied. */
+/**
+ * Loads a model with its head, and with its tokenizer unless `folder` names a folder whose vocabulary will be copied.
+ */
 async function loadForSaving(
   { kind, path }: FoundModel,
   { device, named, checkpoint, folder, onNote }: Pick<Options, "checkpoint" | "onNote"> & {
@@ -200,8 +203,8 @@ async function loadForSaving(
 const JUDGED = 64;
 
 /**
- * Writes a GGUF file. If the model uses the exact GELU, notes by how much probabilities change in programs that read the file,
- * which use the tanh approximation. Disposes of such a model.
+ * Writes a GGUF file. If the model uses the exact GELU, notes by how much probabilities change in programs that read
+ * the file, which use the tanh approximation. Disposes of such a model.
  */
 async function toGguf(model: GPT, to: string, options: SaveGgufOptions & { onNote: Options["onNote"] }): Promise<void> {
   const { config, device } = model, { tokenizer, onNote } = options;

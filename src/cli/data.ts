@@ -1,5 +1,6 @@
 /**
- * Shows the rows of a file to tune on as the model will see them. In the repository this is `deno task data`, elsewhere:
+ * Shows the rows of a file to tune on as the model will see them. In the repository this is `deno task data`,
+ * elsewhere:
  *
  * ```sh
  * deno run --allow-read --allow-write --allow-net --allow-env jsr:@nanogpt/ts/cli/data --help

@@ -18,9 +18,9 @@ const SHOWN = 200;
 const GREEN = "\x1b[32m", DIM = "\x1b[2m", PLAIN = "\x1b[0m";
 
 /**
- * A text, token by token, with a bar between tokens. Tokens with a loss are green, or in brackets if `colours` is false. Newlines
- * are printed as `\n` and a line break. Other invisible characters are printed as their code points, so that a file cannot send
- * control sequences to the terminal.
+ * A text, token by token, with a bar between tokens. Tokens with a loss are green, or in brackets if `colours` is
+ * false. Newlines are printed as `\n` and a line break. Other invisible characters are printed as their code points, so
+ * that a file cannot send control sequences to the terminal.
  */
 export function showPart(
   { name, ids, learned, labels, fullLength }: Part,

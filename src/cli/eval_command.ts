@@ -1,4 +1,7 @@
-/** `deno task eval`: measures how well a model predicts a text, by perplexity and bits per byte, or how well its head does. */
+/**
+ * `deno task eval`: measures how well a model predicts a text, by perplexity and bits per byte, or how well its head
+ * does.
+ */
 import { readText } from "../data/load_text.ts";
 import { ConfigError } from "../errors.ts";
 import { evaluateText, type TextEvaluation } from "../evaluate/perplexity.ts";

@@ -1,4 +1,7 @@
-/** `eval --data=FILE`: evaluates a model with a head on rows with labels or choices, or a reward model on pairs and rankings. */
+/**
+ * `eval --data=FILE`: evaluates a model with a head on rows with labels or choices, or a reward model on pairs and
+ * rankings.
+ */
 import { ChatTemplate } from "../data/chat_template.ts";
 import { type Kind, readExamples } from "../data/examples.ts";
 import { tokenizeRanking } from "../data/tokenize_preference.ts";
@@ -22,7 +25,11 @@ import { encodeOptions, type modelFlags } from "./shared_flags.ts";
 
 type HeadValues = Values<typeof modelFlags> & { data: string; columns: string; special_tokens: string };
 
-/** Evaluates the head of the model that the flags name. @returns lines: the loss, the task's measures, and the number of rows */
+/**
+ * Evaluates the head of the model that the flags name.
+ *
+ * @returns lines: the loss, the task's measures, and the number of rows
+ */
 export async function evaluateHead(
   values: HeadValues,
   device: Device,

@@ -1,4 +1,7 @@
-/** `deno task finetune`: makes the model, the task and the trainer from the flags. The tasks are in the files finetune_*.ts. */
+/**
+ * `deno task finetune`: makes the model, the task and the trainer from the flags. The tasks are in the files
+ * finetune_*.ts.
+ */
 import { exists } from "../files/files.ts";
 import type { RunFolder } from "../checkpoint/run_folder.ts";
 import type { Device } from "../engine/device.ts";

@@ -131,7 +131,10 @@ export function checkTask(values: Omit<FinetuneValues, "data" | "init_from">): v
   if (cut) refuse(cut, `--task=${task} does not cut prompts; leave the flag out`);
 }
 
-/** Flags that cannot change after a run has begun: they determine the order of rows, which rows are held out, and the loss. */
+/**
+ * Flags that cannot change after a run has begun: they determine the order of rows, which rows are held out, and the
+ * loss.
+ */
 export const FIXED = [
   "task",
   ...Object.keys(rowFlags) as (keyof typeof rowFlags)[],

@@ -106,7 +106,10 @@ function rowsOf(all: readonly { sequences: readonly Int32Array[]; where: string;
 }
 type HeadLabel = Parameters<HeadRows["add"]>[1]["label"];
 
-/** The token that pads rows and is never pooled: the tokenizer's padding token, or as usual with GPT-2 its end-of-text token. */
+/**
+ * The token that pads rows and is never pooled: the tokenizer's padding token, or as usual with GPT-2 its end-of-text
+ * token.
+ */
 function padOf(tokenizer: Pretrained["tokenizer"]): number | undefined {
   const { pad_token_id, eos_token_id } = specialIds(tokenizer);
   return pad_token_id ?? eos_token_id ?? undefined;

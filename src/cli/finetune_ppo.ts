@@ -56,7 +56,10 @@ function optionsOf(values: FinetuneValues) {
   } satisfies Partial<ProximalOptions>;
 }
 
-/** The value function that `--value_model` names. If the model has a head with one label, that head is used, else one of zeros. */
+/**
+ * The value function that `--value_model` names. If the model has a head with one label, that head is used, else one of
+ * zeros.
+ */
 async function valueModel({ values, model, tokenizer, progress }: TuningSetup): Promise<ValueModel> {
   const { value_model: name, seed } = values, { vocabSize, blockSize } = model.config;
   const options = { device: model.device, dropout: 0, seed, trainable: true };

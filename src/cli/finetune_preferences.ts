@@ -32,7 +32,11 @@ export interface PairData {
   readonly lines: readonly string[];
 }
 
-/** Reads pairs. @throws {DataError} if a row's answers are equal or empty, which names the row, or if no pair can be used */
+/**
+ * Reads pairs.
+ *
+ * @throws {DataError} if a row's answers are equal or empty, which names the row, or if no pair can be used
+ */
 export async function readPairs({ values, model, tokenizer, progress }: TuningSetup): Promise<PairData> {
   const { data, eval_data } = values, maxLength = maxLengthOf(values, model), all = new TokenRows();
   using template = ChatTemplate.of(tokenizer, { name: values.template || undefined });
@@ -95,8 +99,8 @@ export async function dpo(setup: TuningSetup): Promise<Tuning> {
 }
 
 /**
- * The reference model; with `--precompute_ref_log_probs`, the log-probabilities that it gives to all rows, after which the model
- * is disposed of.
+ * The reference model; with `--precompute_ref_log_probs`, the log-probabilities that it gives to all rows, after which
+ * the model is disposed of.
  */
 async function referenceOf(
   setup: TuningSetup,
@@ -172,7 +176,11 @@ export async function rewardModel(setup: TuningSetup): Promise<Tuning> {
   };
 }
 
-/** Reads pairs and rankings as whole texts. Skips rows with a text that is too long. @throws {DataError} if all rows are */
+/**
+ * Reads pairs and rankings as whole texts. Skips rows with a text that is too long.
+ *
+ * @throws {DataError} if all rows are
+ */
 async function readRankings({ values, tokenizer, progress }: TuningSetup, maxLength: number) {
   using template = ChatTemplate.of(tokenizer, { name: values.template || undefined });
   const options = rowOptions(values, { tokenizer, template, maxLength: undefined });

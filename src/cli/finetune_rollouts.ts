@@ -1,4 +1,7 @@
-/** The tasks of `finetune` in which a policy learns from its own completions: grpo, rloo. What they share with ppo is here too. */
+/**
+ * The tasks of `finetune` in which a policy learns from its own completions: grpo, rloo. What they share with ppo is
+ * here too.
+ */
 import { ChatTemplate } from "../data/chat_template.ts";
 import type { Words } from "../data/examples.ts";
 import { endOfText } from "../data/tokenize_example.ts";

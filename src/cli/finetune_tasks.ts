@@ -1,4 +1,7 @@
-/** What the tasks of `finetune` share, and supervised tuning. Each task makes the trainer's task from the rows of a file. */
+/**
+ * What the tasks of `finetune` share, and supervised tuning. Each task makes the trainer's task from the rows of a
+ * file.
+ */
 import type { RunFolder } from "../checkpoint/run_folder.ts";
 import type { RunBase } from "../checkpoint/run_json.ts";
 import { ChatTemplate } from "../data/chat_template.ts";
@@ -39,7 +42,10 @@ export interface Tuning {
   readonly task: Task;
   /** Micro-batches in an epoch, and in an evaluation of the held-out rows. */
   readonly microBatches: { readonly train: number; readonly val: number };
-  /** A task with one batch of each shape, for a model on a device that only counts memory: estimates the memory of training. */
+  /**
+   * A task with one batch of each shape, for a model on a device that only counts memory: estimates the memory of
+   * training.
+   */
   rehearse(model: GPT): Task;
   /** Lines about the rows, to print. */
   readonly data: readonly string[];
@@ -66,7 +72,8 @@ export function maxLengthOf({ max_length: asked }: FinetuneValues, { config: { b
 }
 
 /**
- * Reads the examples of `--data` and `--eval_data`. Without `--eval_data`, holds out a share of the examples for evaluation.
+ * Reads the examples of `--data` and `--eval_data`. Without `--eval_data`, holds out a share of the examples for
+ * evaluation.
  *
  * @param take converts an example for the task; undefined skips it
  */

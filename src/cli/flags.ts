@@ -1,10 +1,10 @@
 /**
- * Flags in the form of nanoGPT's configurator: `--name=value`, with booleans written as in Python. If a flag is given twice, the
- * last value counts.
+ * Flags in the form of nanoGPT's configurator: `--name=value`, with booleans written as in Python. If a flag is given
+ * twice, the last value counts.
  *
- * A command declares its flags in a table. Parsing, checks, messages, `--help` and the type of the result are made from the
- * table. Values of a config file pass the same checks. Not supported: `--name value`, which nanoGPT does not take either, and
- * Python expressions as values.
+ * A command declares its flags in a table. Parsing, checks, messages, `--help` and the type of the result are made from
+ * the table. Values of a config file pass the same checks. Not supported: `--name value`, which nanoGPT does not take
+ * either, and Python expressions as values.
  */
 import { ConfigError, nearest } from "../errors.ts";
 import type { NumberRange } from "../../kernels/choose/rules.ts";
@@ -129,7 +129,9 @@ export interface CommandLine<T extends FlagTable> {
   help: boolean;
 }
 
-/** @throws {ConfigError} for an unknown flag, a value that the flag does not take, and forms other than `--name=value` */
+/**
+ * @throws {ConfigError} for an unknown flag, a value that the flag does not take, and forms other than `--name=value`
+ */
 export function parseCommandLine<T extends FlagTable>(table: T, args: string[]): CommandLine<T> {
   args = args.map((arg) => table[arg.replace(/^--/, "")]?.bare ? `${arg}=True` : arg);
   for (const arg of args) checkForm(table, arg);
@@ -146,7 +148,11 @@ export function parseCommandLine<T extends FlagTable>(table: T, args: string[]):
   return { given: given as Partial<Values<T>>, words, help: args.includes("--help") || args.includes("-h") };
 }
 
-/** Checks the values of a config file like flags. @throws {ConfigError} for an unknown name or a value that is not valid */
+/**
+ * Checks the values of a config file like flags.
+ *
+ * @throws {ConfigError} for an unknown name or a value that is not valid
+ */
 export function checkValues<T extends FlagTable>(table: T, values: object, origin: string): Partial<Values<T>> {
   for (const [name, value] of Object.entries(values)) {
     if (!Object.hasOwn(table, name)) throw unknown(table, name, `${origin}: no flag is called ${name}`);

@@ -1,6 +1,7 @@
 /**
- * The worker of one job. It carries out `train` or `finetune` in a run folder as the command line does, but sends messages instead
- * of printing lines. A job is therefore a run, and can be resumed like a run after its process was killed.
+ * The worker of one job. It carries out `train` or `finetune` in a run folder as the command line does, but sends
+ * messages instead of printing lines. A job is therefore a run, and can be resumed like a run after its process was
+ * killed.
  */
 import { type Metrics, readMetrics } from "../checkpoint/metrics.ts";
 import { RunFolder } from "../checkpoint/run_folder.ts";
@@ -41,7 +42,10 @@ class JobReport extends TrainReport {
   static trainer: Trainer | undefined;
   static saves = false;
   #total = 0;
-  /** Metrics to send, and the time of the last message. Metrics of fast updates go together, to save work for the server's thread. */
+  /**
+   * Metrics to send, and the time of the last message. Metrics of fast updates go together, to save work for the
+   * server's thread.
+   */
   #lines: Metrics[] = [];
   #sent = -Infinity;
   #folder: RunFolder | undefined;
@@ -58,8 +62,8 @@ class JobReport extends TrainReport {
   override begin({ model, iter }: Parameters<TrainReport["begin"]>[0]): void {
     this.#total = this.values.max_iters;
     const trained = [...model.namedParameters({ trainable: true })].reduce((sum, [, { size }]) => sum + 4 * size, 0);
-    // A checkpoint has the weights and AdamW's two averages. There are up to three checkpoints while one is being saved. At the
-    // end, the weights are stored twice more: as a model and as result files.
+    // A checkpoint has the weights and AdamW's two averages. There are up to three checkpoints while one is being
+    // saved. At the end, the weights are stored twice more: as a model and as result files.
     const bytes = 3 * trained, needed = 3 * bytes + 2 * trained, left = availableBytes(this.order.folder) ?? Infinity;
     if (iter === 0 && left < needed) {
       throw new DeviceError(

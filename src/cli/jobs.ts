@@ -1,4 +1,7 @@
-/** The jobs of `serve`: the worker in which they run, the configs that they may name, and the engine that serves their models. */
+/**
+ * The jobs of `serve`: the worker in which they run, the configs that they may name, and the engine that serves their
+ * models.
+ */
 import mid from "../../config/shakespeare_char_3m.ts";
 import cpuSetting from "../../config/shakespeare_char_cpu.ts";
 import type { TrainConfig } from "../../config/train_config.ts";

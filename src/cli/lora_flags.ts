@@ -33,7 +33,10 @@ export const LORA_RATES = { learning_rate: 2e-4 };
 
 export type LoraValues = Values<typeof loraFlags> & { readonly seed: number };
 
-/** @throws {ConfigError} for flags of an adapter without `--lora_rank`, such as rounded weights, which only an adapter can use */
+/**
+ * @throws {ConfigError} for flags of an adapter without `--lora_rank`, such as rounded weights, which only an adapter
+ *   can use
+ */
 export function checkLora(values: Omit<LoraValues, "seed">): void {
   const { lora_rank, weights } = values;
   if (lora_rank > 0) return;
@@ -67,7 +70,8 @@ export interface RunAdapter {
 }
 
 /**
- * Puts an adapter on the run's model: a new one, or that of a resumed run. Returns undefined if the weights are trained instead.
+ * Puts an adapter on the run's model: a new one, or that of a resumed run. Returns undefined if the weights are trained
+ * instead.
  *
  * @param options.added ids of tokens that were added to the vocabulary: their rows of the embedding are trained too
  */
@@ -95,7 +99,10 @@ export async function putAdapter(
   };
 }
 
-/** The entry in run.json for the model under an adapter, or for a reference model: its name, and a checksum of its weights. */
+/**
+ * The entry in run.json for the model under an adapter, or for a reference model: its name, and a checksum of its
+ * weights.
+ */
 export async function baseOf(init_from: string, absolute: (path: string) => string) {
   const name = await exists(init_from) ? absolute(init_from) : init_from;
   return { name, identity: await identifyModel(name) };

@@ -1,7 +1,7 @@
 /**
- * The model card of a Hugging Face folder, its README.md (https://huggingface.co/docs/hub/model-cards): training data, losses and
- * caveats. Its facts come from the model's files; unknown facts are marked as unknown. Only the last part of a path is shown,
- * because the rest can be private.
+ * The model card of a Hugging Face folder, its README.md (https://huggingface.co/docs/hub/model-cards): training data,
+ * losses and caveats. Its facts come from the model's files; unknown facts are marked as unknown. Only the last part of
+ * a path is shown, because the rest can be private.
  */
 import { type Metrics, readMetrics } from "../checkpoint/metrics.ts";
 import { NanoGPTFile } from "../checkpoint/nanogpt.ts";
@@ -153,7 +153,11 @@ const NUMBERS = [
   "seed",
 ];
 
-/** A table of two evaluations: the first, and the last up to the checkpoint. @param inNats whether losses are in nats a token */
+/**
+ * A table of two evaluations: the first, and the last up to the checkpoint.
+ *
+ * @param inNats whether losses are in nats a token
+ */
 function lossLines(metrics: readonly Metrics[], iter: number, inNats: boolean): Lines {
   const all = metrics.filter((line) => "val_loss" in line),
     rows = all.filter(({ iter: at }, i) => i === 0 || at <= iter);

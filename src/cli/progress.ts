@@ -23,7 +23,10 @@ export class Progress {
 
   terminal: boolean;
 
-  /** Called once when writing to the output fails; lines then go to standard error. If it is not set, a failed write throws. */
+  /**
+   * Called once when writing to the output fails; lines then go to standard error. If it is not set, a failed write
+   * throws.
+   */
   onLost?: () => void;
 
   /** @param output where lines and the bar are written */

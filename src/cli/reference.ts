@@ -1,4 +1,6 @@
-/** The reference model, to which a policy's KL is measured: the policy without its adapter, or a second, frozen model. */
+/**
+ * The reference model, to which a policy's KL is measured: the policy without its adapter, or a second, frozen model.
+ */
 import type { RunFolder } from "../checkpoint/run_folder.ts";
 import type { RunBase } from "../checkpoint/run_json.ts";
 import { ConfigError } from "../errors.ts";
@@ -22,10 +24,11 @@ export interface RunReference {
 }
 
 /**
- * Loads the reference: the model that `--ref_model` names, or else `--init_from`. A resumed run needs the weights with which it
- * began.
+ * Loads the reference: the model that `--ref_model` names, or else `--init_from`. A resumed run needs the weights with
+ * which it began.
  *
- * @throws {ConfigError} if `--ref_model` is given with an adapter, which is its own reference, or has another vocabulary
+ * @throws {ConfigError} if `--ref_model` is given with an adapter, which is its own reference, or has another
+ *   vocabulary
  * @throws {CheckpointError} if the model cannot be read, or has changed since the run began
  */
 export async function loadReference(

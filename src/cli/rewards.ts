@@ -17,7 +17,8 @@ type Setup = Pick<TuningSetup, "tokenizer" | "model" | "progress">;
 /**
  * Opens the rewards that `--reward` names, or makes the rewards of a job's grader.
  *
- * @throws {ConfigError} if a function cannot be loaded, or a model is not a reward model or has another tokenizer than the policy
+ * @throws {ConfigError} if a function cannot be loaded, or a model is not a reward model or has another tokenizer than
+ *   the policy
  * @throws {CheckpointError} if a model is damaged
  */
 export async function openRewards({ values, rewards: given, ...setup }: TuningSetup): Promise<readonly Reward[]> {

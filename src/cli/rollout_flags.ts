@@ -143,7 +143,8 @@ export const TASK_DEFAULTS: Readonly<
   dpo: PREFERENCE_DEFAULTS,
   reward: REWARD_DEFAULTS,
   rloo: { learning_rate: 1e-6, beta: 0.05, num_generations: 2 },
-  // An iteration has 4, 8 or 16 updates, and its first update clips nothing. With 5, lines are not only about first updates.
+  // An iteration has 4, 8 or 16 updates, and its first update clips nothing. With 5, lines are not only about first
+  // updates.
   ppo: { learning_rate: 3e-6, temperature: 0.7, log_interval: 5 },
 };
 

@@ -33,7 +33,10 @@ export function openDevice({ device, threads }: Values<typeof deviceFlags>, nati
 export const modelName = ({ init_from, out_dir }: Pick<Values<typeof modelFlags>, "init_from" | "out_dir">): string =>
   init_from === "resume" ? out_dir : init_from;
 
-/** Loads the model that the flags name, for inference, with its own tokenizer or the named one. Notes are printed to `progress`. */
+/**
+ * Loads the model that the flags name, for inference, with its own tokenizer or the named one. Notes are printed to
+ * `progress`.
+ */
 export async function loadNamed(
   values: Values<typeof modelFlags> & { readonly tokenizer: string },
   device: Device,

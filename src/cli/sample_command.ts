@@ -1,4 +1,7 @@
-/** `deno task sample`, nanoGPT's sample.py. Writes the text to standard output token by token, and everything else to standard error. */
+/**
+ * `deno task sample`, nanoGPT's sample.py. Writes the text to standard output token by token, and everything else to
+ * standard error.
+ */
 import { ConfigError, DataError } from "../errors.ts";
 import { loadRun, runTokenizer } from "../pretrained/load.ts";
 import { Profile } from "../engine/profile.ts";
@@ -47,8 +50,8 @@ export const sample = command({
 });
 
 /**
- * The tokens of a prompt, or of the file that `FILE:path` names. An empty prompt becomes `<|endoftext|>`, which comes before every
- * text that GPT-2 was trained on.
+ * The tokens of a prompt, or of the file that `FILE:path` names. An empty prompt becomes `<|endoftext|>`, which comes
+ * before every text that GPT-2 was trained on.
  */
 async function readPrompt(
   start: string | undefined,

@@ -70,7 +70,10 @@ async function load(values: ServeValues, progress: Progress): Promise<WorkerEngi
   }
 }
 
-/** Drops permissions that are not needed after loading: the process can no longer open connections, nor write without jobs. */
+/**
+ * Drops permissions that are not needed after loading: the process can no longer open connections, nor write without
+ * jobs.
+ */
 export function revoke(
   names: readonly ("net" | "write" | "run" | "ffi" | "sys")[] = ["net", "write", "run", "ffi", "sys"],
 ): void {

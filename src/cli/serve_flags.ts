@@ -89,7 +89,11 @@ export function nameOf(path: string): string {
   return name.replace(/[^\x21-\x7e]+/g, "-") || "model";
 }
 
-/** The models and adapters to serve. @throws {ConfigError} if two have the same name, or an adapter's base is not served */
+/**
+ * The models and adapters to serve.
+ *
+ * @throws {ConfigError} if two have the same name, or an adapter's base is not served
+ */
 export function specsOf(values: ServeValues): (ModelSpec | AdapterSpec)[] {
   const { model, adapter, weights, checkpoint, device, threads, slots, cache } = values;
   const models = (model.length > 0 ? model : ["out"]).map((given): ModelSpec => {

@@ -23,8 +23,8 @@ export const nativeFlag = {
 };
 
 /**
- * Checks that the process may load Dawn if the device needs it. Dawn is native code, which no sandbox restricts, so that only the
- * tasks whose names end in `:dawn` may load it.
+ * Checks that the process may load Dawn if the device needs it. Dawn is native code, which no sandbox restricts, so
+ * that only the tasks whose names end in `:dawn` may load it.
  *
  * @param task the task's name without `:dawn`
  * @throws {ConfigError} if the device needs Dawn and this process has no permission to load native code

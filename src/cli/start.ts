@@ -1,6 +1,6 @@
 /**
- * Starts a command. This module has no static imports: Node links all imports before it runs any code, and it cannot link the
- * imports of a command.
+ * Starts a command. This module has no static imports: Node links all imports before it runs any code, and it cannot
+ * link the imports of a command.
  */
 
 /** Runs a command with the process's arguments. Outside Deno, prints one line that says that it needs Deno. */

@@ -1,4 +1,6 @@
-/** `deno task train`, nanoGPT's train.py: makes the model, the data and the trainer from the flags. TrainReport prints. */
+/**
+ * `deno task train`, nanoGPT's train.py: makes the model, the data and the trainer from the flags. TrainReport prints.
+ */
 import { type RunDescription, RunFolder } from "../checkpoint/run_folder.ts";
 import { loadData, type LoadedData } from "../data/load_data.ts";
 import { hasOption } from "../device/create.ts";
@@ -122,7 +124,8 @@ async function trainingData(request: TrainRunning, { values, run, start, report 
   return await loadData({
     input: input || undefined,
     dataset,
-    // Without a network, the generated grammar replaces the default dataset only: not one that the user named, or a run's own.
+    // Without a network, the generated grammar replaces the default dataset only: not one that the user named, or a
+    // run's own.
     standIn: !run && namedData(request).dataset === undefined,
     tokenizer: run ? await runTokenizer(run) : start?.tokenizer ?? (tokenizer || undefined),
     blockSize,
@@ -148,8 +151,8 @@ async function modelToTrain(
 }
 
 /**
- * The run folder to write to: a new one, or that of the resumed run with the current flags; undefined with `--eval_only`, which
- * writes nothing.
+ * The run folder to write to: a new one, or that of the resumed run with the current flags; undefined with
+ * `--eval_only`, which writes nothing.
  */
 export async function runFolder(
   run: RunFolder | undefined,

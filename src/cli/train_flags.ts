@@ -1,8 +1,8 @@
 /**
  * The flags of `train`: nanoGPT's, with train.py's defaults, and our own (`seed`, `input`, `threads`).
  *
- * Flags override the config file, and the config file overrides the table's defaults. Without a config file, the CPU setting
- * of nanoGPT's README is used, because train.py's own defaults are for eight A100s.
+ * Flags override the config file, and the config file overrides the table's defaults. Without a config file, the CPU
+ * setting of nanoGPT's README is used, because train.py's own defaults are for eight A100s.
  */
 import fineTuning from "../../config/finetune_shakespeare.ts";
 import cpuSetting from "../../config/shakespeare_char_cpu.ts";
@@ -68,7 +68,8 @@ export const trainFlags = {
 export type TrainValues = Values<typeof trainFlags>;
 export type TrainRequest = Request<typeof trainFlags>;
 
-// The type of config files imports nothing, so it repeats the flags. These two lines check that the fields are exactly the flags.
+// The type of config files imports nothing, so it repeats the flags. These two lines check that the fields are exactly
+// the flags.
 true satisfies TrainConfig extends Partial<TrainValues> ? Partial<TrainValues> extends TrainConfig ? true : false
   : false;
 true satisfies keyof TrainValues extends keyof TrainConfig ? true : false;
@@ -102,7 +103,8 @@ export const isPretrained = ({ init_from }: { readonly init_from: string }): boo
   init_from !== "scratch" && init_from !== "resume";
 
 /**
- * The data to train on, if the user named any: a flag overrides the config file, and the config file overrides the run's flags.
+ * The data to train on, if the user named any: a flag overrides the config file, and the config file overrides the
+ * run's flags.
  *
  * @param stored the flags with which the run began
  * @throws {ConfigError} if the flags, or the config file, name both an input and a dataset
@@ -127,7 +129,8 @@ export function namedData({ config, given }: Pick<TrainRequest, "config" | "give
 }
 
 /**
- * The values of a run that begins with a model's weights: the model's sizes, with a smaller block size if the user asks for one.
+ * The values of a run that begins with a model's weights: the model's sizes, with a smaller block size if the user asks
+ * for one.
  *
  * @throws {ConfigError} if a flag contradicts the model's sizes
  */
@@ -150,8 +153,8 @@ export function fineTunedValues({ values, config, given }: TrainRequest, model: 
 const fixed = ["n_layer", "n_head", "n_embd", "block_size", "bias", "tokenizer"] as const;
 
 /**
- * The values of a resumed run: the values with which it began, overridden by the config file and the flags. Sizes in the config
- * file are ignored, as in nanoGPT; a flag that contradicts the run's sizes is an error.
+ * The values of a resumed run: the values with which it began, overridden by the config file and the flags. Sizes in
+ * the config file are ignored, as in nanoGPT; a flag that contradicts the run's sizes is an error.
  *
  * @param stored the flags in the folder's run.json
  * @throws {CheckpointError}
@@ -166,7 +169,8 @@ export function resumedValues(request: TrainRequest, stored: object): TrainValue
  *
  * @param options.fixed flags that cannot change after a run has begun
  * @returns the values, and the flags with which the run began
- * @throws {CheckpointError} if the run is of the other command, its run.json is not valid, or a flag changes a fixed value
+ * @throws {CheckpointError} if the run is of the other command, its run.json is not valid, or a flag changes a fixed
+ *   value
  */
 export function goOn<T extends FlagTable>(
   { values: { out_dir }, config, given }: Request<T> & { readonly values: { readonly out_dir: string } },

@@ -1,4 +1,7 @@
-/** What `train` and `finetune` print: lines as in nanoGPT. On a terminal, a progress bar replaces the lines with the loss. */
+/**
+ * What `train` and `finetune` print: lines as in nanoGPT. On a terminal, a progress bar replaces the lines with the
+ * loss.
+ */
 import type { RunFolder } from "../checkpoint/run_folder.ts";
 import type { GPT } from "../gpt.ts";
 import { endOfText } from "../data/tokenize_example.ts";

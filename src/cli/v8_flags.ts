@@ -1,11 +1,11 @@
 /**
  * Prints the V8 flags for the CPU device. The tasks set DENO_V8_FLAGS to them before they start the real process.
  *
- * `--no-liftoff` skips V8's fast first compiler, so that kernels run at full speed within milliseconds. Two flags turn on the
- * wide mode: `--experimental-wasm-revectorize` joins pairs of 128-bit operations into 256-bit operations, for which
- * `--no-wasm-bounds-checks` removes the bounds checks between loads. Releases of V8 with wide mode also get `--no-wasm-inlining`:
- * it compiles a kernel's functions when they are called and not into their callers, which would delay the first token.
- * `NANOGPT_WIDE=0` turns wide mode off.
+ * `--no-liftoff` skips V8's fast first compiler, so that kernels run at full speed within milliseconds. Two flags turn
+ * on the wide mode: `--experimental-wasm-revectorize` joins pairs of 128-bit operations into 256-bit operations, for
+ * which `--no-wasm-bounds-checks` removes the bounds checks between loads. Releases of V8 with wide mode also get
+ * `--no-wasm-inlining`: it compiles a kernel's functions when they are called and not into their callers, which would
+ * delay the first token. `NANOGPT_WIDE=0` turns wide mode off.
  *
  * ```sh
  * DENO_V8_FLAGS=$(deno run --allow-env=NANOGPT_WIDE jsr:@nanogpt/ts/cli/v8_flags) deno run … jsr:@nanogpt/ts/cli/train
@@ -22,7 +22,9 @@ export function wideAvailable({ arch = Deno.build.arch as string, v8 = Deno.vers
   return arch === "x86_64" && wideReleases.some((release) => v8.startsWith(`${release}.`));
 }
 
-/** A line that says why kernels are narrow on a processor that may allow wide ones; undefined if V8 is not the reason. */
+/**
+ * A line that says why kernels are narrow on a processor that may allow wide ones; undefined if V8 is not the reason.
+ */
 export function whyNarrow({ arch = Deno.build.arch as string, v8 = Deno.version.v8 } = {}): string | undefined {
   if (arch !== "x86_64" || wideAvailable({ arch, v8 })) return undefined;
   return `narrow: the flags for wide kernels are known only for V8 ${wideReleases.join(", ")}, and this is V8 ${v8}`;

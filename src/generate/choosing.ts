@@ -1,6 +1,7 @@
 /**
- * The device's data for choosing next tokens (kernels/choose), besides the logits: noise, each row's record and state, tables for
- * rows with a bias or penalties, and space for log-probabilities. Tables and that space are allocated when a row first needs them.
+ * The device's data for choosing next tokens (kernels/choose), besides the logits: noise, each row's record and state,
+ * tables for rows with a bias or penalties, and space for log-probabilities. Tables and that space are allocated when a
+ * row first needs them.
  */
 import { choose } from "../../kernels/choose/kernel.ts";
 import { BY_NOISE, BY_STREAM, needsTables, recordFields, recordOf, tablesOf } from "../../kernels/choose/record.ts";
@@ -17,7 +18,9 @@ export interface ChoosingRow {
   readonly tokens: readonly number[];
   readonly prompt: number;
   readonly request: SamplingOptions;
-  /** How many of the most likely tokens to give log-probabilities for; undefined: none, not even for the chosen token. */
+  /**
+   * How many of the most likely tokens to give log-probabilities for; undefined: none, not even for the chosen token.
+   */
   readonly likely: number | undefined;
   /** Seed of the row's own random stream (Philox); undefined if the host draws noise for the row. */
   readonly seed: number | undefined;
@@ -28,7 +31,10 @@ export interface ChoosingRow {
 /** The token chosen for a row. */
 export interface Told {
   readonly id: number;
-  /** If the row asks for it: pairs of an id and its log-probability, for the chosen token and then the most likely tokens. */
+  /**
+   * If the row asks for it: pairs of an id and its log-probability, for the chosen token and then the most likely
+   * tokens.
+   */
   readonly likely: NumberArray | undefined;
 }
 
@@ -95,7 +101,10 @@ export class Choosing implements Disposable {
       pairs: most * 2 * Math.max(0, pairs) * each,
     };
   }
-  /** Allocates and fills the tables and pairs that rows need. Call it before choosing. Later choices update a row's tables themselves. */
+  /**
+   * Allocates and fills the tables and pairs that rows need. Call it before choosing. Later choices update a row's
+   * tables themselves.
+   */
   prepare(rows: readonly ChoosingRow[]): void {
     const { vocabSize, slots, most } = this.options, pairs = pairsOf(rows);
     const tabled = rows.filter((row) => needsTables(row.request) && this.#tabled.get(row.slot) !== row);
@@ -114,7 +123,12 @@ export class Choosing implements Disposable {
     }
   }
 
-  /** Launches a choice for each of R rows. Pairs are written to `likely`; by default to the tensor that {@linkcode read} reads. @returns ids (R) */
+  /**
+   * Launches a choice for each of R rows. Pairs are written to `likely`; by default to the tensor that {@linkcode read}
+   * reads.
+   *
+   * @returns ids (R)
+   */
   choose(logits: Tensor, { records, state }: Record<"records" | "state", Tensor>, likely = this.#likely): Tensor {
     const R = state.shape[0], operands = { noise: this.#noise, records, state, tables: this.#tables, likely };
     return launch(choose, { logits: logits.alias([R, this.options.vocabSize]), ...operands }).ids;
@@ -129,7 +143,10 @@ export class Choosing implements Disposable {
     const ids = scope.keep(this.choose(logits, { records, state }, likely));
     return { ids, likely: likely && scope.keep(likely) };
   }
-  /** Reads the pairs of `count` choices, the first of which has number `first`. Returns undefined for each if no row asks for pairs. */
+  /**
+   * Reads the pairs of `count` choices, the first of which has number `first`. Returns undefined for each if no row
+   * asks for pairs.
+   */
   async read(
     rows: readonly ChoosingRow[],
     first: number,

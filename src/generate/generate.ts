@@ -1,8 +1,9 @@
 /**
  * Generation of token ids, like nanoGPT's `GPT.generate` and transformers' `generate`. The caller prints the text.
  *
- * The host draws noise in the order of PyTorch's multinomial, so that a seed gives the tokens of nanoGPT and transformers on every
- * device. The device chooses tokens (kernels/choose), and the host reads several tokens at a time. Each text is a row of rows.ts.
+ * The host draws noise in the order of PyTorch's multinomial, so that a seed gives the tokens of nanoGPT and
+ * transformers on every device. The device chooses tokens (kernels/choose), and the host reads several tokens at a
+ * time. Each text is a row of rows.ts.
  *
  * @module
  */
@@ -32,8 +33,9 @@ export interface GeneratedToken extends Chosen, Taken {
 }
 
 /**
- * Generates token ids that continue `prompt`, and yields each one when it is drawn. With p = softmax(logits / temperature) over the
- * `topK` most likely tokens, the next token is argmax p / q with exponential noise q, which draws each token with probability p.
+ * Generates token ids that continue `prompt`, and yields each one when it is drawn. With p = softmax(logits /
+ * temperature) over the `topK` most likely tokens, the next token is argmax p / q with exponential noise q, which draws
+ * each token with probability p.
  *
  * @param prompt token ids, at least one; if there are more than the block size, the model sees the last ones
  * @throws {ConfigError} if an option is out of range, or the prompt is empty or has an id outside the vocabulary
@@ -54,8 +56,9 @@ export function generate(
   options: GenerateOptions,
 ): AsyncGenerator<number, void, void>;
 /**
- * Generates a text for each of several prompts, and yields the tokens text by text, as separate calls would. Texts are computed
- * together if that does not change them: with a `seed` for each, with temperature 0, or if no text can end early.
+ * Generates a text for each of several prompts, and yields the tokens text by text, as separate calls would. Texts are
+ * computed together if that does not change them: with a `seed` for each, with temperature 0, or if no text can end
+ * early.
  */
 export function generate(
   model: GPT,
@@ -71,8 +74,8 @@ export function generate(
 }
 
 /**
- * Generates several sequences from each prompt, and yields their tokens with texts, log-probabilities and finish reasons. The
- * sequences of a prompt share forward passes; each yields tokens until it ends.
+ * Generates several sequences from each prompt, and yields their tokens with texts, log-probabilities and finish
+ * reasons. The sequences of a prompt share forward passes; each yields tokens until it ends.
  *
  * @param prompt one prompt, or several: sequences are numbered through all prompts, and yielded prompt by prompt
  * @throws {ConfigError} like {@linkcode generate}
@@ -148,7 +151,10 @@ async function* decode<T>(
   }
 }
 
-/** How many prompts are generated together: the keys, values and tables of their sequences take at most half of the memory left. */
+/**
+ * How many prompts are generated together: the keys, values and tables of their sequences take at most half of the
+ * memory left.
+ */
 function textsTogether(model: GPT, prompts: number, options: SequencesOptions): number {
   const { device } = model, left = device.capacity.all - device.memory().bytes;
   const { numReturnSequences: count = 1, cache } = options;

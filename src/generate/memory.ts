@@ -1,6 +1,6 @@
 /**
- * Estimates the memory of generating with a model. The estimate generates on a device that only counts bytes, like that of training
- * (train/memory.ts). A model that does not fit is refused, with the figures, before it is read or made.
+ * Estimates the memory of generating with a model. The estimate generates on a device that only counts bytes, like that
+ * of training (train/memory.ts). A model that does not fit is refused, with the figures, before it is read or made.
  */
 import { gib, type Needs, shortage } from "../engine/capacity.ts";
 import type { Device } from "../engine/device.ts";
@@ -20,7 +20,10 @@ export interface InferenceOptions
   readonly device: Device;
   /** How matrices are stored; default f32. */
   readonly weights?: GPTOptions["weights"];
-  /** Whether the model will be made with `inference: true`; otherwise its first generation copies f32 matrices. Default true. */
+  /**
+   * Whether the model will be made with `inference: true`; otherwise its first generation copies f32 matrices. Default
+   * true.
+   */
   readonly inference?: boolean;
   /** Tokens of the prompt; default: one less than the block size, so that every kind of pass is counted. */
   readonly promptLength?: number;
@@ -30,12 +33,15 @@ export interface InferenceOptions
   readonly overflow?: "crop" | "slide";
 }
 
-/** Bytes of the weights, the keys and values of a whole block, what the options need, and the peak of intermediate tensors. */
+/**
+ * Bytes of the weights, the keys and values of a whole block, what the options need, and the peak of intermediate
+ * tensors.
+ */
 export type InferenceNeeds = Needs;
 
 /**
- * Estimates memory by making a model and generating on a device that neither stores nor computes. It takes some milliseconds for any
- * size. Compiled kernels and the host's memory are not counted.
+ * Estimates memory by making a model and generating on a device that neither stores nor computes. It takes some
+ * milliseconds for any size. Compiled kernels and the host's memory are not counted.
  *
  * @throws {ConfigError} if the config is not valid
  */
@@ -80,7 +86,10 @@ export async function checkInference(config: Partial<GPTConfig>, options: Infere
   throw new DeviceError(`Generating with this model, weights in ${weights}, ${why}${advice}`);
 }
 
-/** A lower bound: the matrices, and the keys and values of a block. It refuses models that are far too large without an estimate. */
+/**
+ * A lower bound: the matrices, and the keys and values of a block. It refuses models that are far too large without an
+ * estimate.
+ */
 function floor(config: Partial<GPTConfig>, weights: StorageType, cache: CacheType): InferenceNeeds {
   const { vocabSize: V = 0, blockSize: T = 0, nLayer: L = 0, nEmbd: C = 0 } = config,
     bytes = { f32: 4, i32: 4, bf16: 2, q8_0: 34 / 32 };

@@ -11,7 +11,10 @@ export interface NoiseUser {
   readonly done: boolean;
 }
 
-/** Noise for rows that share a generator. It is drawn for one token of all rows at a time, in the order of `torch.multinomial`. */
+/**
+ * Noise for rows that share a generator. It is drawn for one token of all rows at a time, in the order of
+ * `torch.multinomial`.
+ */
 export class Noise {
   readonly rows: NoiseUser[] = [];
   /** Noise that some rows have not used yet, (rows, V), by the number of the token. */
@@ -22,8 +25,8 @@ export class Noise {
   #drawn = 0;
 
   /**
-   * @param isForeign whether the generator is the caller's, who will use it afterwards: its state must then depend only on the
-   *   tokens that were taken
+   * @param isForeign whether the generator is the caller's, who will use it afterwards: its state must then depend only
+   *   on the tokens that were taken
    */
   constructor(readonly generator: RandomGenerator, readonly isForeign: boolean) {}
 
@@ -45,14 +48,19 @@ export class Noise {
     const at = this.rows.indexOf(row);
     into.set(values!.subarray(at * V, (at + 1) * V));
   }
-  /** Notes that the reader of a row has taken `count` tokens: earlier states of the generator are not needed any more. */
+  /**
+   * Notes that the reader of a row has taken `count` tokens: earlier states of the generator are not needed any more.
+   */
   taken(count: number): void {
     while (this.#settled < count && this.#states.length > 0) {
       this.#states.shift();
       this.#settled++;
     }
   }
-  /** When all rows are done, sets the generator to the state that it would have if only the taken tokens had drawn noise. */
+  /**
+   * When all rows are done, sets the generator to the state that it would have if only the taken tokens had drawn
+   * noise.
+   */
   settle(): void {
     if (this.#states.length === 0 || !this.rows.every(({ done }) => done)) return;
     this.generator.setState(this.#states[0]);

@@ -14,27 +14,30 @@ export interface GenerateOptions extends SamplingOptions, StoppingOptions {
   readonly maxLength?: number;
   /** Seed of the noise. Default 1337. */
   readonly seed?: number;
-  /** Draws the noise, in place of a generator made from `seed`: one generator can draw several samples in turn, as in nanoGPT. */
+  /**
+   * Draws the noise, in place of a generator made from `seed`: one generator can draw several samples in turn, as in
+   * nanoGPT.
+   */
   readonly generator?: RandomGenerator;
   /**
    * How noise is drawn. `multinomial`, the default, draws noise for every entry of the vocabulary in the order of
-   * `torch.multinomial`, like nanoGPT and transformers. `philox` draws one number a token from the row's own stream, which depends
-   * on its seed and the token's number: the texts are different, and the cost for many texts at once is a fraction. Sequences of
-   * one prompt use the seeds `seed`, `seed` + 1, ….
+   * `torch.multinomial`, like nanoGPT and transformers. `philox` draws one number a token from the row's own stream,
+   * which depends on its seed and the token's number: the texts are different, and the cost for many texts at once is a
+   * fraction. Sequences of one prompt use the seeds `seed`, `seed` + 1, ….
    */
   readonly draws?: "multinomial" | "philox";
   /** Ends the generation before the next token when it aborts. */
   readonly signal?: AbortSignal;
   /**
-   * What happens when there are more tokens than the block size. `crop`, the default, shows the model the last tokens for each new
-   * one, like nanoGPT; each token costs a forward pass over the whole block. `slide` drops the earlier half of the tokens when the
-   * block is full; each token then costs a pass over one token, and the model sees between half a block and a whole block.
-   * `refuse` throws before anything is generated.
+   * What happens when there are more tokens than the block size. `crop`, the default, shows the model the last tokens
+   * for each new one, like nanoGPT; each token costs a forward pass over the whole block. `slide` drops the earlier
+   * half of the tokens when the block is full; each token then costs a pass over one token, and the model sees between
+   * half a block and a whole block. `refuse` throws before anything is generated.
    */
   readonly overflow?: "crop" | "slide" | "refuse";
   /**
-   * How the keys and values of earlier tokens are stored: `f32`, the default, or `bf16`, which rounds them and takes half the
-   * memory. It has no effect on tokens past the block size with `crop`, which use no cache.
+   * How the keys and values of earlier tokens are stored: `f32`, the default, or `bf16`, which rounds them and takes
+   * half the memory. It has no effect on tokens past the block size with `crop`, which use no cache.
    */
   readonly cache?: CacheType;
 }
@@ -46,13 +49,16 @@ export interface RowOptions extends Omit<GenerateOptions, "cache"> {
   /** How many of the most likely tokens to give log-probabilities for, in addition to the chosen token. */
   readonly topLogprobs?: number;
   /**
-   * Gives log-probabilities of the prompt's tokens ({@linkcode Row.promptLogprobs}), each with this many most likely tokens at its
-   * place. `maxNewTokens` can then be 0. The prompt must fit into the block size.
+   * Gives log-probabilities of the prompt's tokens ({@linkcode Row.promptLogprobs}), each with this many most likely
+   * tokens at its place. `maxNewTokens` can then be 0. The prompt must fit into the block size.
    */
   readonly promptLogprobs?: number;
   /** For {@linkcode Rows}: a prompt reuses keys and values only of rows with an equal value. */
   readonly shares?: string;
-  /** For {@linkcode Rows} with the option `tagged`: a number that passes get for the row's tokens, such as its adapter. Default 0. */
+  /**
+   * For {@linkcode Rows} with the option `tagged`: a number that passes get for the row's tokens, such as its adapter.
+   * Default 0.
+   */
   readonly tag?: number;
 }
 
@@ -94,8 +100,8 @@ function checkRange(name: string, value: unknown, { whole, min, above, max }: Nu
  * Checks options and prompt.
  *
  * @returns the most tokens to add
- * @throws {ConfigError} if an option is out of range or contradicts another, or the prompt is empty or has an id outside the
- *   vocabulary
+ * @throws {ConfigError} if an option is out of range or contradicts another, or the prompt is empty or has an id
+ *   outside the vocabulary
  */
 export function checkGeneration(options: AllOptions, prompt: readonly number[], config: GPTConfig): number {
   const { vocabSize, blockSize } = config, { eosTokenId = [], logitBias = {}, promptLogprobs } = options;

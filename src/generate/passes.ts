@@ -1,10 +1,11 @@
 /**
  * The device's side of generation: forward passes for rows of any lengths, and the choice of their next tokens.
  *
- * Rows with one token to process go together through a captured step. A step can be wider than the number of rows; unused places
- * are filled with idle rows. The chosen tokens are the input of the step's next replay without a copy to the host, which reads the
- * tokens of several steps at a time. A pass over pieces of prompts is not captured. A row past the block size with `crop` has its
- * own captured pass over its last tokens, because the position of each of them has changed.
+ * Rows with one token to process go together through a captured step. A step can be wider than the number of rows;
+ * unused places are filled with idle rows. The chosen tokens are the input of the step's next replay without a copy to
+ * the host, which reads the tokens of several steps at a time. A pass over pieces of prompts is not captured. A row
+ * past the block size with `crop` has its own captured pass over its last tokens, because the position of each of them
+ * has changed.
  */
 import { recordFields } from "../../kernels/choose/record.ts";
 import { proceed } from "../../kernels/tokens/kernel.ts";
@@ -50,7 +51,10 @@ export interface Passed extends Disposable {
 const WIDTHS = { ids: 1, slot: 1, position: 1, tag: 1, records: recordFields.length, state: 4 } as const;
 type State = keyof typeof WIDTHS;
 
-/** Width of the step for `count` rows: 1 to 6, 8, 12, 16, 24, 32, …. Up to 6, because tiles of matrix products have six rows. */
+/**
+ * Width of the step for `count` rows: 1 to 6, 8, 12, 16, 24, 32, …. Up to 6, because tiles of matrix products have six
+ * rows.
+ */
 export function stepWidth(count: number): number {
   const power = 2 ** Math.ceil(Math.log2(count));
   return count <= 6 ? count : count <= power * 3 / 4 ? power * 3 / 4 : power;
@@ -109,7 +113,10 @@ export class Passes implements Disposable {
     scope.keepAll();
   }
 
-  /** Prepares the layout of the weights for matrix products, again after weights were written. Must not run in a capture. */
+  /**
+   * Prepares the layout of the weights for matrix products, again after weights were written. Must not run in a
+   * capture.
+   */
   #prepare(): void {
     if (this.#changes === layout.changes) return;
     layOutWeights(this.model);
@@ -190,7 +197,8 @@ export class Passes implements Disposable {
   /**
    * Launches a pass over any tokens.
    *
-   * @param of indices in `tokens` whose logits are needed, one for each of `rows`: the token before the one to choose or to score
+   * @param of indices in `tokens` whose logits are needed, one for each of `rows`: the token before the one to choose
+   *   or to score
    * @returns undefined if `of` is empty
    */
   read(
@@ -236,7 +244,10 @@ export class Passes implements Disposable {
     for (const cache of layers) launch(attentionCopy, { from: source, to: target, count: counts, cache });
   }
 
-  /** Launches steps for a row past the block size: each is a pass over the row's last tokens. Their noise begins at number `first`. */
+  /**
+   * Launches steps for a row past the block size: each is a pass over the row's last tokens. Their noise begins at
+   * number `first`.
+   */
   crop(row: PassRow, steps: number, first: number): Passed {
     this.#prepare();
     this.#windows ??= new Windows(this.model, this.choosing, (ids) => this.#forward(ids));

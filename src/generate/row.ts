@@ -1,4 +1,7 @@
-/** A row: one text that is being generated, with its tokens, its state in the cache, and the tokens that its reader has not taken. */
+/**
+ * A row: one text that is being generated, with its tokens, its state in the cache, and the tokens that its reader has
+ * not taken.
+ */
 import type { RowOptions } from "./options.ts";
 import type { Noise } from "./noise.ts";
 import type { PassRow } from "./passes.ts";
@@ -44,19 +47,22 @@ export interface RowOwner {
 }
 
 /**
- * A text that {@linkcode Rows} generates: an async iterable of its tokens. Tokens are computed as the caller asks for them. Leaving
- * the loop, or calling {@linkcode Row.abort}, frees the row's slot at once.
+ * A text that {@linkcode Rows} generates: an async iterable of its tokens. Tokens are computed as the caller asks for
+ * them. Leaving the loop, or calling {@linkcode Row.abort}, frees the row's slot at once.
  */
 export interface Row extends AsyncIterableIterator<RowToken, undefined, undefined> {
   /** All tokens so far, including the prompt. */
   readonly tokens: readonly number[];
-  /** How many tokens of the prompt were not computed because their keys and values were in a slot. Known with the first token. */
+  /**
+   * How many tokens of the prompt were not computed because their keys and values were in a slot. Known with the first
+   * token.
+   */
   readonly reused: number;
   /** Whether the text has ended and its reader has taken all tokens. */
   readonly done: boolean;
   /**
-   * Log-probabilities of the prompt's tokens from the second on, for the option `promptLogprobs`. Resolves when the prompt has been
-   * processed.
+   * Log-probabilities of the prompt's tokens from the second on, for the option `promptLogprobs`. Resolves when the
+   * prompt has been processed.
    *
    * @throws {DeviceError} the error of the step that processed them
    */
@@ -64,7 +70,8 @@ export interface Row extends AsyncIterableIterator<RowToken, undefined, undefine
   /** The part of {@linkcode Row.promptLogprobs} that has been computed so far. */
   readonly scores: readonly PromptToken[];
   /**
-   * The next token, if it has been computed; undefined otherwise. For a caller that computes steps itself (`Rows.step`).
+   * The next token, if it has been computed; undefined otherwise. For a caller that computes steps itself
+   * (`Rows.step`).
    *
    * @throws {DeviceError} the error of the step that computed it, like a loop over the row
    */
@@ -73,7 +80,9 @@ export interface Row extends AsyncIterableIterator<RowToken, undefined, undefine
   abort(): void;
 }
 
-/** How many of the most likely tokens a row wants log-probabilities for; undefined: none, not even for the chosen token. */
+/**
+ * How many of the most likely tokens a row wants log-probabilities for; undefined: none, not even for the chosen token.
+ */
 export const likelyOf = ({ topLogprobs, logprobs }: RowOptions): number | undefined =>
   topLogprobs ?? (logprobs ? 0 : undefined);
 
@@ -91,7 +100,9 @@ export class LiveRow implements PassRow, Row {
   reused = 0;
   /** Whether no token has been processed yet, so that keys and values can be copied from another slot. */
   fresh = true;
-  /** Whether the row is past the block size with `crop`: each step is a pass over its last tokens, without the cache. */
+  /**
+   * Whether the row is past the block size with `crop`: each step is a pass over its last tokens, without the cache.
+   */
   cropped = false;
   /** Whether the text has ended: nothing more is computed for it. */
   over = false;

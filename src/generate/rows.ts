@@ -1,14 +1,15 @@
 /**
- * Generates many texts at once (continuous batching). Each text is a row with its own prompt, options, stop conditions and random
- * stream. Rows join and leave between any two steps.
+ * Generates many texts at once (continuous batching). Each text is a row with its own prompt, options, stop conditions
+ * and random stream. Rows join and leave between any two steps.
  *
- * Rows with one token to process share a step. While prompts are processed, each pass takes a piece of a prompt together with the
- * rows that generate, so that these do not stall. Attention gets the slot and the position of each token. On the CPU, a row's
- * results do not depend on other rows, bit for bit. If a prompt begins like the tokens of another slot, their keys and values are
- * copied.
+ * Rows with one token to process share a step. While prompts are processed, each pass takes a piece of a prompt
+ * together with the rows that generate, so that these do not stall. Attention gets the slot and the position of each
+ * token. On the CPU, a row's results do not depend on other rows, bit for bit. If a prompt begins like the tokens of
+ * another slot, their keys and values are copied.
  *
- * Nothing runs in the background: a reader that asks for a token computes a step of all rows. Weights may change between two steps.
- * Later steps use the new weights, with the keys and values that a row has computed with the old ones.
+ * Nothing runs in the background: a reader that asks for a token computes a step of all rows. Weights may change
+ * between two steps. Later steps use the new weights, with the keys and values that a row has computed with the old
+ * ones.
  */
 import { Breather } from "../loop/breather.ts";
 import { gib, shortage } from "../engine/capacity.ts";
@@ -33,18 +34,21 @@ export interface RowsOptions {
   readonly slots: number;
   /** The most tokens of prompts in a step in which other rows generate. Default 128. */
   readonly piece?: number;
-  /** The most tokens of prompts in a step in which no row generates. Default: the block size, or `piece` if it is greater. */
+  /**
+   * The most tokens of prompts in a step in which no row generates. Default: the block size, or `piece` if it is
+   * greater.
+   */
   readonly idlePiece?: number;
   /** How keys and values are stored: `f32`, the default, or `bf16`, which rounds them and takes half the memory. */
   readonly cache?: CacheType;
   /**
-   * Whether a prompt reuses keys and values in a slot whose tokens begin like the prompt, so that only the rest of the prompt is
-   * processed. Default: true if there are several slots.
+   * Whether a prompt reuses keys and values in a slot whose tokens begin like the prompt, so that only the rest of the
+   * prompt is processed. Default: true if there are several slots.
    */
   readonly reuse?: boolean;
   /**
-   * Runs `pass` for tokens whose rows have these tags: an i32 for each token, from `RowOptions.tag`. Called for captured steps and
-   * for other passes.
+   * Runs `pass` for tokens whose rows have these tags: an i32 for each token, from `RowOptions.tag`. Called for
+   * captured steps and for other passes.
    */
   readonly tagged?: (tags: Tensor, pass: () => Tensor) => Tensor;
 }
@@ -128,10 +132,10 @@ export class Rows implements Disposable {
   /**
    * Adds a text, which joins at the next step. {@linkcode generate} gives the same tokens for the same options.
    *
-   * @throws {ConfigError} if an option is out of range; if the prompt is empty, has an id outside the vocabulary, or is longer than
-   *   the block size with `overflow: "refuse"`; or if no slot is free
-   * @throws {DeviceError} if the memory for a bias, penalties or log-probabilities does not fit into what the device has left; the
-   *   message has the figures
+   * @throws {ConfigError} if an option is out of range; if the prompt is empty, has an id outside the vocabulary, or is
+   *   longer than the block size with `overflow: "refuse"`; or if no slot is free
+   * @throws {DeviceError} if the memory for a bias, penalties or log-probabilities does not fit into what the device
+   *   has left; the message has the figures
    */
   add(request: RowRequest): Row {
     return this.addSequences(request, 1)[0];
@@ -172,7 +176,10 @@ export class Rows implements Disposable {
     });
   }
 
-  /** Checks the memory that a row needs before it gets a slot, because an allocation that fails in a step ends all rows of the step. */
+  /**
+   * Checks the memory that a row needs before it gets a slot, because an allocation that fails in a step ends all rows
+   * of the step.
+   */
   #checkAsked(request: RowRequest, prompt: number): void {
     const { device, config: { vocabSize } } = this.model, passes = this.#passes;
     const { tables, pairs } = passes.choosing.lacks(request, likelyOf(request));
@@ -212,7 +219,10 @@ export class Rows implements Disposable {
   get #writes(): number {
     return this.model.parameters().reduce((sum, { storage }) => sum + storage.block.version, layout.changes);
   }
-  /** Marks keys and values in slots as not reusable if they were computed with other weights or layers than the current ones. */
+  /**
+   * Marks keys and values in slots as not reusable if they were computed with other weights or layers than the current
+   * ones.
+   */
   #forgetOldWeights(): void {
     if (!this.#reuse) return; // no row uses keys and values of another row
     const writes = this.#writes;
@@ -233,7 +243,9 @@ export class Rows implements Disposable {
   step(): Promise<number> {
     return this.#running ??= this.#run();
   }
-  /** Computes the next step for readers that wait. First lets other readers take their tokens, add rows and abort rows. */
+  /**
+   * Computes the next step for readers that wait. First lets other readers take their tokens, add rows and abort rows.
+   */
   #step(): Promise<unknown> {
     return this.#running ??= this.#breather.breathe().then(() => this.#run());
   }
@@ -315,7 +327,10 @@ function sameFrom(a: readonly number[], b: readonly number[], from: number, coun
 /** Whether a row may reuse keys and values of another row. */
 const together = ({ shares, tag = 0 }: RowRequest, { request }: LiveRow): boolean =>
   shares === request.shares && tag === (request.tag ?? 0);
-/** How many tokens of a prompt are in a row's slot. The prompt's last token does not count, because the model must process one. */
+/**
+ * How many tokens of a prompt are in a row's slot. The prompt's last token does not count, because the model must
+ * process one.
+ */
 const commonPrefix = (tokens: readonly number[], request: RowRequest, row: LiveRow | undefined): number =>
   row && together(request, row) ? Math.min(sameFrom(tokens, row.tokens, row.window, row.read), tokens.length - 1) : 0;
 

@@ -1,8 +1,8 @@
 /**
  * A step of rows: draws noise, launches passes, reads the chosen tokens, and gives each row its next tokens.
  *
- * On devices where reading is slow, several steps are launched before their tokens are read. Tokens after a row's end are
- * discarded.
+ * On devices where reading is slow, several steps are launched before their tokens are read. Tokens after a row's end
+ * are discarded.
  */
 import { BANNED } from "../../kernels/choose/record.ts";
 import { ConfigError, DataError } from "../errors.ts";
@@ -133,7 +133,10 @@ export class Steps {
 const pairs = (likely: NumberArray, count: number): TokenLogprob[] =>
   Array.from({ length: count + 1 }, (_, k) => ({ id: likely[2 * k], logprob: likely[2 * k + 1] }));
 
-/** How many of the most likely tokens to read for each token of a prompt: at least one, which tells whether the token is greedy. */
+/**
+ * How many of the most likely tokens to read for each token of a prompt: at least one, which tells whether the token is
+ * greedy.
+ */
 export const scoredBeside = ({ promptLogprobs = 0 }: RowOptions): number => Math.max(promptLogprobs, 1);
 
 function score(row: LiveRow, { likely }: Told): void {

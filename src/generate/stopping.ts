@@ -6,11 +6,15 @@ export type FinishReason = "stop" | "length";
 
 /** Where a text ends. */
 export interface StoppingOptions {
-  /** The id, or ids, of tokens that end a sequence. Such a token is yielded as the last one, and is not part of the text. */
+  /**
+   * The id, or ids, of tokens that end a sequence. Such a token is yielded as the last one, and is not part of the
+   * text.
+   */
   readonly eosTokenId?: number | readonly number[];
   /**
-   * Strings that end a sequence. They need not begin or end at a token's border; the token that completes a string is yielded as
-   * the last one. The text ends before the string, as in OpenAI's API. Strings in the prompt do not count. Needs `tokenizer`.
+   * Strings that end a sequence. They need not begin or end at a token's border; the token that completes a string is
+   * yielded as the last one. The text ends before the string, as in OpenAI's API. Strings in the prompt do not count.
+   * Needs `tokenizer`.
    */
   readonly stopStrings?: string | readonly string[];
   /** Decodes tokens, for stop strings and for the text of each token. */
@@ -20,8 +24,8 @@ export interface StoppingOptions {
 /** What a token means for its sequence. */
 export interface Taken {
   /**
-   * The text that this token completes, if there is a tokenizer. Incomplete characters, and text that can be the beginning of a
-   * stop string, are held back for a later token. All these texts together are the sequence's text.
+   * The text that this token completes, if there is a tokenizer. Incomplete characters, and text that can be the
+   * beginning of a stop string, are held back for a later token. All these texts together are the sequence's text.
    */
   readonly text?: string;
   /** Why the sequence ended; set with the last token. */
@@ -69,8 +73,9 @@ export function modelDecoder(tokenizer: Pick<Tokenizer, "decoder" | "vocabSize">
 }
 
 /**
- * A tokenizer that decodes the messages of a chat without special tokens, like transformers' `skip_special_tokens`. An answer is
- * encoded as plain text when the chat continues. If a stop string contains a special token, special tokens are decoded.
+ * A tokenizer that decodes the messages of a chat without special tokens, like transformers' `skip_special_tokens`. An
+ * answer is encoded as plain text when the chat continues. If a stop string contains a special token, special tokens
+ * are decoded.
  */
 export function spoken(
   tokenizer: Tokenizer,
@@ -105,7 +110,8 @@ export class StopStrings {
         const at = text.indexOf(string);
         return at < 0 ? { at, end: Infinity } : { at, end: at + string.length };
       });
-    // The string that is complete first, independently of the pieces; of several that end at the same place, the longest.
+    // The string that is complete first, independently of the pieces; of several that end at the same place, the
+    // longest.
     const first = ends.reduce((a, b) => b.end < a.end || (b.end === a.end && b.at < a.at) ? b : a, {
       at: 0,
       end: Infinity,

@@ -1,6 +1,6 @@
 /**
- * Generation past the block size with `crop`, as in nanoGPT: a captured pass over the last tokens of one row, without a cache. Each
- * replay appends the chosen token to the window on the device.
+ * Generation past the block size with `crop`, as in nanoGPT: a captured pass over the last tokens of one row, without a
+ * cache. Each replay appends the chosen token to the window on the device.
  */
 import { recordFields } from "../../kernels/choose/record.ts";
 import { place } from "../../kernels/copy/kernel.ts";
@@ -34,7 +34,11 @@ export class Windows implements Disposable {
     scope.keepAll();
   }
 
-  /** Launches `steps` passes for a row; their noise begins at number `first`. @returns a function that reads the chosen ids */
+  /**
+   * Launches `steps` passes for a row; their noise begins at number `first`.
+   *
+   * @returns a function that reads the chosen ids
+   */
   run(row: ChoosingRow, steps: number, first: number): () => Promise<(step: number) => number> {
     const { device, config: { blockSize } } = this.model;
     device.write(this.#window.storage, row.tokens.slice(-blockSize));

@@ -1,8 +1,9 @@
 /**
  * A chat with a model: keeps the messages within the block size, and yields answers as they are generated.
  *
- * The keys and values of earlier messages stay in the cache, so that a turn processes only new tokens. When the chat is too long, the
- * oldest turns are dropped until it takes at most half the block size. All remaining tokens are then processed again.
+ * The keys and values of earlier messages stay in the cache, so that a turn processes only new tokens. When the chat is
+ * too long, the oldest turns are dropped until it takes at most half the block size. All remaining tokens are then
+ * processed again.
  */
 import type { ChatTemplate } from "../data/chat_template.ts";
 import type { Message } from "../data/examples.ts";
@@ -93,11 +94,11 @@ export class Chat implements Disposable {
   }
 
   /**
-   * Generates the answer to a message, and yields it in pieces without special tokens. If the loop is left or `signal` aborts, the
-   * text so far becomes the answer.
+   * Generates the answer to a message, and yields it in pieces without special tokens. If the loop is left or `signal`
+   * aborts, the text so far becomes the answer.
    *
-   * @throws {DataError} if the message alone is longer than the block size, cannot be encoded, or is refused by the template; the
-   *   chat is then unchanged
+   * @throws {DataError} if the message alone is longer than the block size, cannot be encoded, or is refused by the
+   *   template; the chat is then unchanged
    */
   async *answer(content: string, { signal }: { signal?: AbortSignal } = {}): AsyncGenerator<string, void, void> {
     const { blockSize } = this.loaded.model.config, { maxNewTokens } = this.#row;

@@ -1,9 +1,9 @@
 /**
  * GPT-2's checkpoints from Hugging Face's hub, each downloaded once to the cache folder.
  *
- * A download is written to NAME.ETAG.part, and renamed when it is complete. A download that breaks is resumed from the end of that
- * file. The hub sends a file's length, and as its ETag the SHA-256 of a large file or git's SHA-1 of a small one
- * (https://huggingface.co/docs/hub/api). Both are checked.
+ * A download is written to NAME.ETAG.part, and renamed when it is complete. A download that breaks is resumed from the
+ * end of that file. The hub sends a file's length, and as its ETag the SHA-256 of a large file or git's SHA-1 of a
+ * small one (https://huggingface.co/docs/hub/api). Both are checked.
  */
 import type * as crypto from "node:crypto";
 import { defaultCacheFolder } from "../files/cache_folder.ts";
@@ -50,8 +50,8 @@ export const isHubModel = (name: string): name is HubModel => (HUB_MODELS as rea
  * Downloads the missing files of a GPT-2 from the hub. If all files are in the cache folder, no network is needed.
  *
  * @returns the folder NAME in the cache folder, for `loadHuggingFace`
- * @throws {CheckpointError} if a file cannot be downloaded, or its length or checksum differs from the hub's; the message says which
- *   files to put into which folder by hand
+ * @throws {CheckpointError} if a file cannot be downloaded, or its length or checksum differs from the hub's; the
+ *   message says which files to put into which folder by hand
  * @example
  * ```ts ignore
  * const folder = await downloadModel("gpt2", { onProgress: ({ file, bytes, total }) => console.log(file, bytes, total) });
@@ -105,7 +105,10 @@ async function download(url: string, folder: string, name: string, options: HubO
   await syncDirectory(folder);
 }
 
-/** Asks the hub for a file's address, ETag and length. For a large file, the hub answers with a redirect that has these headers. */
+/**
+ * Asks the hub for a file's address, ETag and length. For a large file, the hub answers with a redirect that has these
+ * headers.
+ */
 async function describe(url: string, { connectTimeout = 10_000 }: HubOptions) {
   let source = url;
   for (let hops = 0; hops < 5; hops++) {

@@ -1,6 +1,6 @@
 /**
- * Loads a trained model and its tokenizer by a name: a run, a folder, a file or a model of the hub. The modules that read each format
- * are imported when they are needed.
+ * Loads a trained model and its tokenizer by a name: a run, a folder, a file or a model of the hub. The modules that
+ * read each format are imported when they are needed.
  */
 import type { ChatTemplate } from "../data/chat_template.ts";
 import { system } from "../files/system.ts";
@@ -37,17 +37,22 @@ export interface Pretrained {
   /** The model's tokenizer. */ readonly tokenizer: Tokenizer;
   /** Ids of tokens that end a text, or a turn of a chat. Default: the tokenizer's. */
   readonly eosTokenIds?: readonly number[];
-  /** The model's chat template, if its files have one. If the template runs in a worker, `using` or the process's exit ends it. */
+  /**
+   * The model's chat template, if its files have one. If the template runs in a worker, `using` or the process's exit
+   * ends it.
+   */
   readonly chatTemplate?: ChatTemplate;
 }
 
 /**
  * Loads a model and its tokenizer by a name:
  *
- * - a run folder, with `run.json`: its best checkpoint, or its last; if the run trains an adapter, the base model with the adapter;
+ * - a run folder, with `run.json`: its best checkpoint, or its last; if the run trains an adapter, the base model with
+ *   the adapter;
  * - a Hugging Face folder, with `config.json`;
  * - a GGUF file, `NAME.gguf`, with its own tokenizer; weights in q8_0 become f32, unless `weights` is `"q8_0"`;
- * - nanoGPT's `ckpt.pt`, or a folder with such a file: the tokenizer is that of `data/DATASET`, or GPT-2's if there is none;
+ * - nanoGPT's `ckpt.pt`, or a folder with such a file: the tokenizer is that of `data/DATASET`, or GPT-2's if there is
+ *   none;
  * - `gpt2`, `gpt2-medium`, `gpt2-large`, `gpt2-xl`, `distilgpt2`: downloaded to the cache folder once.
  *
  * If there is a folder with the name of a model of the hub, the folder is loaded.
@@ -237,9 +242,11 @@ async function endsOf(folder: string): Promise<number[] | undefined> {
 }
 
 /**
- * The folder or the name of the tokenizer for a ckpt.pt, which does not store one. Looks in the same places as nanoGPT's sample.py.
+ * The folder or the name of the tokenizer for a ckpt.pt, which does not store one. Looks in the same places as
+ * nanoGPT's sample.py.
  *
- * @param dataset the dataset in the checkpoint's flags; only a plain name counts, so that a file cannot point to another folder
+ * @param dataset the dataset in the checkpoint's flags; only a plain name counts, so that a file cannot point to
+ *   another folder
  * @returns the tokenizer, and the end of the error message if it does not belong to the model
  */
 export async function nanoGPTVocabulary(dataset: unknown): Promise<{ vocabulary: string; hint: string }> {
@@ -268,8 +275,8 @@ export async function runTokenizer(run: RunFolder): Promise<Tokenizer> {
   const { tokenizerFromJSON } = await import("../tokenizer/load.ts");
   const tokenizer = await tokenizerFromJSON(vocabulary, `${run.path}/vocabulary.json`);
   const characters = "characters" in tokenizer;
-  // A model can have more tokens than its tokenizer, because its vocabulary is padded to a multiple of 64. It can lack tokens that
-  // were added to the tokenizer; texts without these tokens still work.
+  // A model can have more tokens than its tokenizer, because its vocabulary is padded to a multiple of 64. It can lack
+  // tokens that were added to the tokenizer; texts without these tokens still work.
   const { specialTokens, addedTokens } = tokenizer as Partial<BytePairTokenizer>;
   const added = (specialTokens?.size ?? 0) + (addedTokens?.size ?? 0);
   if (characters ? tokenizer.vocabSize === vocabSize : tokenizer.vocabSize - added <= vocabSize) return tokenizer;
@@ -363,8 +370,8 @@ type HeadedOptions = PretrainedOptions & Pick<LoadHuggingFaceOptions, "head">;
 const PARTS = 64, PART = 2 ** 14;
 
 /**
- * Identifies a model's weights: their number of bytes, and a checksum of evenly spaced parts of their files. Parts are enough, because
- * training changes every weight.
+ * Identifies a model's weights: their number of bytes, and a checksum of evenly spaced parts of their files. Parts are
+ * enough, because training changes every weight.
  */
 export async function identifyModel(name: string): Promise<RunBase["identity"]> {
   const found = await findModel(name), { path } = found, checksum = new Checksum();

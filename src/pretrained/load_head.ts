@@ -84,7 +84,9 @@ async function folder(path: string, options: PretrainedOptions, keep: Keep): Pro
   return { tokenizer, model: await loadFolder(path, options, keep) };
 }
 
-/** Loads the model of a Hugging Face folder, which needs no tokenizer files. If the folder has a head, `keep` makes it. */
+/**
+ * Loads the model of a Hugging Face folder, which needs no tokenizer files. If the folder has a head, `keep` makes it.
+ */
 export function loadFolder(path: string, options: PretrainedOptions, keep: Keep): Promise<GPT> {
   const head = (found: HuggingFaceHead, model: GPT) => keep(model, descriptionOf(found)).namedParameters();
   return loadHuggingFace(path, { ...options, head });
@@ -107,8 +109,8 @@ function descriptionOf(
 /**
  * Converts a head for `saveHuggingFace`.
  *
- * @throws {CheckpointError} if transformers has no class for the head: a head in GPT-1's form has a bias, and one for similarity
- *   takes two sequences
+ * @throws {CheckpointError} if transformers has no class for the head: a head in GPT-1's form has a bias, and one for
+ *   similarity takes two sequences
  */
 export function savedHead(
   head: Head,

@@ -1,5 +1,6 @@
 /**
- * Loads models by their names: GPT-2 from Hugging Face's hub, runs, folders and files. Also has pipelines like transformers'.
+ * Loads models by their names: GPT-2 from Hugging Face's hub, runs, folders and files. Also has pipelines like
+ * transformers'.
  *
  * @module
  */

@@ -23,8 +23,9 @@ export interface PipelineOptions extends Partial<Omit<PretrainedOptions, "device
 }
 
 /**
- * Options of text generation, with the defaults of transformers' pipeline: `maxNewTokens` 256, `temperature` 0.7 and `topK` 50.
- * `eosTokenId` defaults to the ids in the model's generation_config.json, or else to the tokenizer's `<|endoftext|>`.
+ * Options of text generation, with the defaults of transformers' pipeline: `maxNewTokens` 256, `temperature` 0.7 and
+ * `topK` 50. `eosTokenId` defaults to the ids in the model's generation_config.json, or else to the tokenizer's
+ * `<|endoftext|>`.
  */
 export interface TextGenerationOptions extends Omit<SequencesOptions, "tokenizer" | "logprobs" | "topLogprobs"> {
   /** Whether to sample tokens; false takes the most likely token. Default true. */
@@ -52,8 +53,8 @@ export interface GeneratedChat {
 /** The pipeline that `pipeline("text-generation", …)` makes. */
 export interface TextGenerationPipeline extends Disposable {
   /**
-   * The answer to messages. The model's chat template formats the messages. Special tokens in them are encoded as plain text, and
-   * left out of answers.
+   * The answer to messages. The model's chat template formats the messages. Special tokens in them are encoded as plain
+   * text, and left out of answers.
    */
   (messages: readonly Message[], options: AnswerOptions): Promise<GeneratedText[]>;
   /** The messages with the answer. */
@@ -66,7 +67,10 @@ export interface TextGenerationPipeline extends Disposable {
   (prompt: string, options?: TextGenerationOptions): Promise<GeneratedText[]>;
   /** The texts generated from each of several prompts. */
   (prompts: readonly string[], options?: TextGenerationOptions): Promise<GeneratedText[][]>;
-  /** Yields one text in pieces as they are generated. The prompt comes first, unless `returnFullText` is false; messages do not. */
+  /**
+   * Yields one text in pieces as they are generated. The prompt comes first, unless `returnFullText` is false; messages
+   * do not.
+   */
   stream(prompt: string | readonly Message[], options?: TextGenerationOptions): AsyncGenerator<string, void, void>;
   /** The model. */ readonly model: GPT;
   /** The model's tokenizer. */ readonly tokenizer: Tokenizer;
@@ -77,7 +81,8 @@ export interface TextGenerationPipeline extends Disposable {
 let shared = new RandomGenerator(crypto.getRandomValues(new Uint32Array(1))[0]);
 
 /**
- * Seeds the generator of all pipelines, like transformers' `set_seed`, which makes the texts generated afterwards reproducible.
+ * Seeds the generator of all pipelines, like transformers' `set_seed`, which makes the texts generated afterwards
+ * reproducible.
  *
  * @param seed any integer; its low 32 bits are used
  * @throws {ConfigError} if the seed is not an integer
@@ -90,12 +95,12 @@ export function setSeed(seed: number): void {
 /**
  * Makes a text generator, like transformers' `pipeline("text-generation", …)`.
  *
- * With the same seed, weights and tokenizer, it draws the same tokens as transformers, unless PyTorch takes its noise from MKL, as
- * on Intel's processors. Unlike in transformers, a text ends before a stop string, and a text that is longer than the model's block
- * size is cropped as in nanoGPT; see `overflow`.
+ * With the same seed, weights and tokenizer, it draws the same tokens as transformers, unless PyTorch takes its noise
+ * from MKL, as on Intel's processors. Unlike in transformers, a text ends before a stop string, and a text that is
+ * longer than the model's block size is cropped as in nanoGPT; see `overflow`.
  *
- * @param task `text-generation`; in other overloads `text-classification` (alias `sentiment-analysis`), `feature-extraction` or
- * `summarization`
+ * @param task `text-generation`; in other overloads `text-classification` (alias `sentiment-analysis`),
+ *   `feature-extraction` or `summarization`
  * @param model a name for `loadPretrained` (`gpt2`, a folder, a ckpt.pt), or a model with its tokenizer
  * @throws {ConfigError} if there is no such task, or no model
  * @throws {CheckpointError} if the model cannot be read
@@ -172,7 +177,10 @@ export async function pipeline(
   }
 }
 
-/** Makes the pipeline of a task. Modules are imported when they are needed, so that a bundle for browsers can leave them out. */
+/**
+ * Makes the pipeline of a task. Modules are imported when they are needed, so that a bundle for browsers can leave them
+ * out.
+ */
 async function made(task: PipelineTask, loaded: Pretrained | PretrainedHead, close: () => void): Promise<Disposable> {
   if (task === "text-generation") return textGeneration(loaded, close);
   if (task === "feature-extraction") return (await import("./feature_extraction.ts")).featureExtraction(loaded, close);
@@ -248,7 +256,10 @@ function withPrompt(prompt: Prompt, text: string, full: boolean): string | Messa
 
 const END = "<|endoftext|>";
 
-/** Generates tokens after each prompt. An empty prompt becomes `<|endoftext|>`, which comes before every text in GPT-2's training. */
+/**
+ * Generates tokens after each prompt. An empty prompt becomes `<|endoftext|>`, which comes before every text in GPT-2's
+ * training.
+ */
 async function run(
   { model, tokenizer, eosTokenIds, chatTemplate }: Pretrained,
   prompts: readonly Prompt[],

@@ -1,7 +1,7 @@
 /**
- * Summaries by GPT-2 without fine-tuning (Radford et al. 2019, section 3.6): appends "TL;DR:" to the text, generates 100 tokens with
- * top-k sampling, k = 2, and returns the first three sentences. Options and outputs have the names of the pipeline in
- * transformers up to version 4.57, in camelCase.
+ * Summaries by GPT-2 without fine-tuning (Radford et al. 2019, section 3.6): appends "TL;DR:" to the text, generates
+ * 100 tokens with top-k sampling, k = 2, and returns the first three sentences. Options and outputs have the names of
+ * the pipeline in transformers up to version 4.57, in camelCase.
  */
 import { ConfigError, DataError } from "../errors.ts";
 import type { SequencesOptions } from "../generate/options.ts";
@@ -33,7 +33,10 @@ export interface Summary {
 
 /** The pipeline that `pipeline("summarization", …)` makes. */
 export interface SummarizationPipeline extends Disposable {
-  /** A list with the summary of a text. The end of the text is cut if text and summary do not fit into the block size together. */
+  /**
+   * A list with the summary of a text. The end of the text is cut if text and summary do not fit into the block size
+   * together.
+   */
   (text: string, options?: SummarizationOptions): Promise<Summary[]>;
   /** A summary of each text. */
   (texts: readonly string[], options?: SummarizationOptions): Promise<Summary[]>;
@@ -86,7 +89,11 @@ export function summarization(
   return Object.assign(summarize as SummarizationPipeline, { loaded, close, [Symbol.dispose]: close });
 }
 
-/** Encodes {@linkcode HINT}. @throws {DataError} if the vocabulary cannot encode it, which can happen with characters */
+/**
+ * Encodes {@linkcode HINT}.
+ *
+ * @throws {DataError} if the vocabulary cannot encode it, which can happen with characters
+ */
 function encodeHint(tokenizer: Tokenizer): Int32Array {
   try {
     return tokenizer.encode(HINT);
@@ -97,8 +104,8 @@ function encodeHint(tokenizer: Tokenizer): Int32Array {
 }
 
 /**
- * @internal The first `count` sentences of a text. A sentence ends with a full stop, an exclamation mark or a question mark, and any
- * quotes after it, if a space or the end of the text follows.
+ * @internal The first `count` sentences of a text. A sentence ends with a full stop, an exclamation mark or a question
+ *   mark, and any quotes after it, if a space or the end of the text follows.
  */
 export function firstSentences(text: string, count: number): string {
   const ends = [...text.trim().matchAll(/[.!?]+["'”’)]*(?=\s|$)/g)], last = ends[count - 1] ?? undefined;

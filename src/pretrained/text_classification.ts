@@ -15,12 +15,13 @@ export interface TextPair {
 /** Options of text classification. */
 export interface ClassificationOptions {
   /**
-   * How many labels to return for a text, in descending order of score; null returns all. Default: one label, not in a list.
+   * How many labels to return for a text, in descending order of score; null returns all. Default: one label, not in a
+   * list.
    */
   readonly topK?: number | null;
   /**
-   * The function that turns the head's outputs into scores. Default: `none` for a regression; `sigmoid` if a text can have several
-   * labels, or if there is one label; otherwise `softmax`.
+   * The function that turns the head's outputs into scores. Default: `none` for a regression; `sigmoid` if a text can
+   * have several labels, or if there is one label; otherwise `softmax`.
    */
   readonly functionToApply?: "sigmoid" | "softmax" | "none";
   /** Whether to cut the end of a text that is longer than the block size. Default false: such a text is an error. */

@@ -1,4 +1,4 @@
-/** `deno task chat` in a pipe: a message a line, answers alone on standard output, and what ends it. */
+/** `deno task chat` with a pipe as input: each line is a message, and standard output has only the answers. */
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { saveHuggingFace } from "../../src/checkpoint/hugging_face_save.ts";
 import { ChatTemplate, chatTokenizer } from "../../src/data/mod.ts";
@@ -24,7 +24,7 @@ async function run(folder: string, args: string[], input: string): Promise<{ cod
   return { code, out: text(stdout), err: text(stderr) };
 }
 
-Deno.test("chat answers each line, obeys, saves a row, and says what is wrong", async () => {
+Deno.test("chat answers each line, carries out commands, saves a row, and reports errors", async () => {
   const folder = await Deno.makeTempDir(), device = await createDevice("cpu", { threads: 1 });
   try {
     const tokenizer: Tokenizer = chatTokenizer(new CharacterTokenizer(letters), "chatml");
@@ -77,7 +77,7 @@ Deno.test("chat answers each line, obeys, saves a row, and says what is wrong", 
 });
 
 Deno.test({
-  name: "Ctrl-C ends an answer, and the next message is answered",
+  name: "Ctrl-C ends an answer, and the chat answers the next message",
   ignore: Deno.build.os === "windows",
   async fn() {
     const folder = await Deno.makeTempDir(), device = await createDevice("cpu", { threads: 1 });
@@ -85,7 +85,7 @@ Deno.test({
       const tokenizer = new CharacterTokenizer(letters), sizes = { nLayer: 4, nHead: 4, nEmbd: 256 };
       using model = new GPT({ vocabSize: tokenizer.vocabSize, blockSize: 4096, ...sizes }, { device });
       await saveHuggingFace(model, `${folder}/model`, { tokenizer });
-      // A template of the user's own, and no token that ends a turn.
+      // The user's own template, without a token that ends a turn.
       await Deno.writeTextFile(
         `${folder}/x.jinja`,
         "{% for m in messages %}{{ m.role ~ ': ' ~ m.content ~ '\\n' }}{% endfor %}",

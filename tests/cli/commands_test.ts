@@ -14,7 +14,7 @@ const parseTrain = (args: string[]) => parse(trainDeclaration, args);
 const parseSample = (args: string[]) => parse(sampleDeclaration, args);
 const words = (line: string) => line.split(" ").filter(Boolean);
 
-Deno.test("nanoGPT's README command for a laptop means what it says there", async () => {
+Deno.test("the command in nanoGPT's README for a laptop gives the same values here", async () => {
   const { values, config, given } = await parseTrain(words(
     "config/train_shakespeare_char.py --device=cpu --compile=False --eval_iters=20 --log_interval=1 --block_size=64 " +
       "--batch_size=12 --n_layer=4 --n_head=4 --n_embd=128 --max_iters=2000 --lr_decay_iters=2000 --dropout=0.0",
@@ -54,7 +54,7 @@ Deno.test("nanoGPT's README command for a laptop means what it says there", asyn
     dtype: "float32",
     seed: 1337,
     wandb_log: false,
-    // Ours.
+    // Our own flags.
     input: "",
     tokenizer: "",
     special_tokens: "refuse",
@@ -68,7 +68,7 @@ Deno.test("nanoGPT's README command for a laptop means what it says there", asyn
   assertEquals([given.warmup_iters, given.n_layer, given.seed], [undefined, 4, undefined]);
 });
 
-Deno.test("without a config file the same command is the default, but for its folder and how often it prints", async () => {
+Deno.test("without a config file, the defaults equal that command's values, except out_dir and log_interval", async () => {
   const laptop = await parseTrain(words(
     "config/train_shakespeare_char --eval_iters=20 --block_size=64 --batch_size=12 --n_layer=4 --n_head=4 --n_embd=128 " +
       "--max_iters=2000 --lr_decay_iters=2000 --dropout=0.0 --out_dir=out",
@@ -77,7 +77,7 @@ Deno.test("without a config file the same command is the default, but for its fo
   assertEquals((await parseTrain([])).config, {});
 });
 
-Deno.test("a config file stands on train.py's defaults, and flags win over it", async () => {
+Deno.test("a config file overrides train.py's defaults, and flags override the config file", async () => {
   const config = await Deno.makeTempFile({ prefix: "50% of #1 ", suffix: ".ts" });
   await Deno.writeTextFile(config, "export default { batch_size: 3, n_layer: 5 };");
   try {
@@ -95,7 +95,7 @@ Deno.test("a config file stands on train.py's defaults, and flags win over it", 
   }
 });
 
-Deno.test("values are read as Python writes them", async () => {
+Deno.test("values are written as in Python", async () => {
   const read = async (flag: string) => Object.values((await parseTrain([flag])).given)[0];
   assertEquals(await read("--bias=True"), true);
   assertEquals(await read("--bias=false"), false);
@@ -108,7 +108,7 @@ Deno.test("values are read as Python writes them", async () => {
   assertEquals((await parseSample(["--start=--x\n"])).values.start, "--x\n");
 });
 
-Deno.test("a resumed run keeps its own values under those named now, and its model's sizes in any case", async () => {
+Deno.test("new flags override the values of a resumed run, except the sizes of its model", async () => {
   const first = (await parseTrain(["--n_layer=2", "--max_iters=60", "--seed=7", "--out_dir=elsewhere"])).values;
   const resume = async (line: string) => resumedValues(await parseTrain(words(line)), first);
   assertEquals(await resume("--init_from=resume"), { ...first, init_from: "resume", out_dir: "out" });
@@ -244,7 +244,7 @@ for (const [line, message] of Object.entries(badSampling)) {
   });
 }
 
-Deno.test("deno.json's tasks are made of a few shared strings, and none may do everything", async () => {
+Deno.test("deno.json's tasks are made of a few shared strings, and no task has all permissions", async () => {
   const { tasks } = JSON.parse(await Deno.readTextFile(new URL("../../deno.json", import.meta.url)));
   const fast = "DENO_V8_FLAGS=$(deno run --allow-env=NANOGPT_WIDE src/cli/v8_flags.ts) ", run = "deno run --no-prompt ";
   const read = "--allow-read ", files = "--allow-read --allow-write ", debug = "--allow-env=NANOGPT_DEBUG";
@@ -294,7 +294,7 @@ Deno.test("deno.json's tasks are made of a few shared strings, and none may do e
     "tasks that only this repository needs",
   );
   for (const { command } of Object.values<{ command: string }>(tasks)) {
-    assert(!/(^| )(-A|--allow-all|--allow-run(?!=))\b/.test(command), command); // of programs each is named
+    assert(!/(^| )(-A|--allow-all|--allow-run(?!=))\b/.test(command), command); // each program that a task may run is named
   }
 });
 
@@ -327,18 +327,18 @@ for (const [source, message] of Object.entries(badConfigs)) {
   });
 }
 
-Deno.test("--help has a line for every flag, with the value that holds, and refuses what cannot be parsed", async () => {
+Deno.test("--help has a line for every flag with its value, and refuses a command line that cannot be parsed", async () => {
   const { help } = await parseTrain(["--help", "--n_layer=2"]);
   for (const name of Object.keys(trainFlags)) assertStringIncludes(help!, `  --${name}=`);
   assertStringIncludes(help!, "--n_layer=2 ");
   assertStringIncludes(help!, "--block_size=64 ");
   const { help: sampleHelp } = await parseSample(["-h"]);
   for (const name of Object.keys(sampleFlags)) assertStringIncludes(sampleHelp!, `  --${name}=`);
-  assertStringIncludes(sampleHelp!, "--start=$'\\n' "); // as a shell takes it
+  assertStringIncludes(sampleHelp!, "--start=$'\\n' "); // in a shell's quoting
   await assertRejects(() => parseTrain(["--help", "--n_layer=0"]), ConfigError);
 });
 
-Deno.test("a toggle is on where its name is there, and takes nanoGPT's values too", async () => {
+Deno.test("the name of a toggle turns it on, and it takes nanoGPT's values too", async () => {
   for (
     const [args, on] of [[[], false], [["--profile"], true], [["--profile=True"], true], [["--profile=False"], false]]
   ) {
@@ -347,7 +347,7 @@ Deno.test("a toggle is on where its name is there, and takes nanoGPT's values to
   }
 });
 
-Deno.test("what --help shows for a text with a line end is that text in a shell, and top_k 0 and an empty start are taken", async () => {
+Deno.test("a shell reads the text that --help shows for a newline, and top_k 0 and an empty start are valid", async () => {
   for (const text of ["\n", "it's\na \\ b\n"]) {
     const { stdout } = await new Deno.Command("bash", { args: ["-c", `printf %s ${show(text)}`] }).output();
     assertEquals(new TextDecoder().decode(stdout), text);
@@ -365,7 +365,7 @@ Deno.test("edit distance counts insertions, deletions and replacements", () => {
   assertEquals(editDistance("seed", "seed"), 0);
 });
 
-Deno.test("errors take at most two lines, and only a misunderstood command exits with 2", () => {
+Deno.test("errors take at most two lines, and only an invalid command line exits with 2", () => {
   assertEquals(describeError(new DataError("a\nb\nc")), "a\nb");
   assertEquals(describeError(new Deno.errors.PermissionDenied("no")), "no");
   assertEquals(describeError(new TypeError("x is not a function\nat y")).split("\n").length, 2);
@@ -395,7 +395,7 @@ Deno.test("the progress bar fits its line", () => {
   assertEquals(written, ["a line\n"]);
 });
 
-Deno.test("V8's flags are never empty, and wide's are among them only where asked for", () => {
+Deno.test("V8's flags are never empty, and have the flags of wide mode only on request", () => {
   assertEquals(v8Flags(false), "--no-liftoff");
   assertEquals(v8Flags(true).split(",").toSorted(), [
     "--experimental-wasm-revectorize",
@@ -405,7 +405,7 @@ Deno.test("V8's flags are never empty, and wide's are among them only where aske
   ]);
 });
 
-Deno.test("sample's flags mean to generation what nanoGPT's mean, and by default nothing else", async () => {
+Deno.test("sample's flags become the options of generation, and our own flags change nothing by default", async () => {
   const nothing = {
     ...{ topP: 1, minP: 0, repetitionPenalty: 1, frequencyPenalty: 0, presencePenalty: 0 },
     ...{ stopStrings: [], overflow: "crop", cache: "f32" } as const,
@@ -427,14 +427,14 @@ Deno.test("sample's flags mean to generation what nanoGPT's mean, and by default
   }
 });
 
-Deno.test("why kernels are narrow is told where another V8 is the reason, and only there", () => {
+Deno.test("a line says why kernels are narrow only if another V8 is the reason", () => {
   const line = "narrow: the flags for wide kernels are known only for V8 15.0, and this is V8 16.1.2";
   assertEquals(whyNarrow({ arch: "x86_64", v8: "16.1.2" }), line);
   assertEquals(whyNarrow({ arch: "x86_64", v8: "15.0.245" }), undefined);
   assertEquals(whyNarrow({ arch: "aarch64", v8: "16.1.2" }), undefined);
 });
 
-Deno.test("the last line of a training says so if the lowest loss is that of a model that was not saved", () => {
+Deno.test("the last line of a training says if the model with the lowest loss was not saved", () => {
   const last = (iters: readonly number[], more: { eval_only?: boolean } = {}) => {
     let printed = "";
     const writeSync = (bytes: Uint8Array) => {

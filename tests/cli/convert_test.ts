@@ -1,4 +1,4 @@
-/** `deno task convert`, and models from elsewhere in `train` and `sample`, as processes of their own. */
+/** `deno task convert`, and `train` and `sample` with converted models, each in its own process. */
 import { assertEquals, assertMatch, assertNotEquals, assertStringIncludes } from "@std/assert";
 import { NanoGPTFile } from "../../src/checkpoint/nanogpt.ts";
 import { RunFolder } from "../../src/checkpoint/run_folder.ts";
@@ -10,7 +10,7 @@ import { exists } from "../../src/files/files.ts";
 import { SafetensorsFile } from "../../src/files/safetensors.ts";
 import { inFolder, runCommand as run } from "../testing.ts";
 
-const theirs = new URL("../golden/hugging_face/f32", import.meta.url).pathname; // transformers has made it
+const theirs = new URL("../golden/hugging_face/f32", import.meta.url).pathname; // written by transformers
 
 /** The tensors of a safetensors file, by name. */
 async function tensors(path: string): Promise<Map<string, number[]>> {
@@ -25,7 +25,7 @@ const RATES = { weightDecay: 0, learningRate: 1, betas: [0.9, 0.95] } as const;
 const sizes = ["--n_layer=1", "--n_head=2", "--n_embd=16", "--block_size=16", "--batch_size=4", "--threads=1"];
 const brief = ["--eval_iters=1", "--eval_interval=2"];
 
-Deno.test("convert: a run goes to ckpt.pt and back, and to transformers, and every step samples the same text", () =>
+Deno.test("convert: a run to ckpt.pt and back, and to transformers; every format samples the same text", () =>
   inFolder(async (folder) => {
     await Deno.writeTextFile(`${folder}/text.txt`, "the quick brown fox jumps over the lazy dog\n".repeat(40));
     const input = `--input=${folder}/text.txt`, place = (name: string) => `${folder}/${name}`;
@@ -60,7 +60,7 @@ Deno.test("convert: a run goes to ckpt.pt and back, and to transformers, and eve
     assertEquals(longer.code, 0, longer.err);
     assertStringIncludes(longer.out, `resuming ${place("back")} at iteration 4\n`);
 
-    // From the folder for transformers a new run begins, with fewer tokens of context; it goes on as any other.
+    // A new run begins with the Hugging Face folder and a shorter context, and can be resumed.
     const tuning = ["--max_iters=2", "--gradient_accumulation_steps=1", "--batch_size=2", ...brief, "--threads=1"];
     const from = `--init_from=${place("hf")}`, tuned = `--out_dir=${place("tuned")}`;
     const fine = await run("train", from, input, tuned, ...tuning, "--block_size=8");
@@ -79,7 +79,7 @@ Deno.test("convert: a run goes to ckpt.pt and back, and to transformers, and eve
     ]);
   }));
 
-Deno.test("convert: a Hugging Face folder gets a model card, or the one that its source has", () =>
+Deno.test("convert: a Hugging Face folder gets a model card, or a copy of its source's card", () =>
   inFolder(async (folder) => {
     await Deno.writeTextFile(`${folder}/fox.txt`, "the quick brown fox jumps over the lazy dog\n".repeat(40));
     const args = [...sizes, ...brief, "--max_iters=4", `--input=${folder}/fox.txt`, `--out_dir=${folder}/run`];
@@ -118,7 +118,7 @@ Deno.test("convert: a Hugging Face folder gets a model card, or the one that its
     assertStringIncludes(nanoGPT, "- 4 updates, saved in nanoGPT's format.\n");
   }));
 
-Deno.test("convert, eval: --checkpoint takes a run's last or best, whatever the target", () =>
+Deno.test("convert, eval: --checkpoint selects a run's last or best checkpoint for every target format", () =>
   inFolder(async (folder) => {
     const device = await createDevice("cpu", { threads: 1 }), config = { ...SIZES, vocabSize: 3 };
     const vocabulary = CharacterTokenizer.fromText("abc").toJSON();
@@ -159,7 +159,7 @@ Deno.test("convert, eval: --checkpoint takes a run's last or best, whatever the 
     assertNotEquals(figures[0], figures[1]);
   }));
 
-Deno.test("convert: transformers' own folder comes out as it went in, whole and in shards", () =>
+Deno.test("convert: a folder written by transformers is converted to equal files, in one file and in shards", () =>
   inFolder(async (folder) => {
     assertEquals((await run("convert", theirs, `${folder}/same`)).code, 0);
     assertEquals(await tensors(`${folder}/same/model.safetensors`), await tensors(`${theirs}/model.safetensors`));
@@ -174,7 +174,7 @@ Deno.test("convert: transformers' own folder comes out as it went in, whole and 
     );
   }));
 
-Deno.test("convert: a run into GGUF files, which sample, eval, train and convert take", () =>
+Deno.test("convert: a run to GGUF files, which sample, eval, train and convert can read", () =>
   inFolder(async (folder) => {
     const text = `${folder}/text.txt`, path = `${folder}/model.gguf`, trained = `${folder}/run`;
     await Deno.writeTextFile(text, "a cab, a bad cad; abba\n".repeat(40));
@@ -182,7 +182,7 @@ Deno.test("convert: a run into GGUF files, which sample, eval, train and convert
     assertEquals((await run("train", ...sizes, width, ...steps, `--out_dir=${trained}`)).code, 0);
     const kept: Record<string, Uint8Array> = {};
     for (const dtype of ["float32", "f32", "f16", "float16", "bf16", "bfloat16", "q8_0"]) {
-      const { code, out, err } = await run("convert", trained, path, `--dtype=${dtype}`); // over the one before
+      const { code, out, err } = await run("convert", trained, path, `--dtype=${dtype}`); // replaces the file before
       assertEquals([code, err], [0, ""]);
       assertMatch(
         out,
@@ -218,7 +218,7 @@ Deno.test("convert: a run into GGUF files, which sample, eval, train and convert
     assertEquals([...Deno.readDirSync(folder)].filter(({ name }) => /new|lock|part/.test(name)), []);
   }));
 
-Deno.test("convert: what cannot be is refused in words, and leaves nothing", () =>
+Deno.test("convert: a conversion that is not possible prints a reason and leaves no files", () =>
   inFolder(async (folder) => {
     await Deno.mkdir(`${folder}/full`);
     await Deno.writeTextFile(`${folder}/full/file`, "");

@@ -1,4 +1,4 @@
-/** `deno task data`, in a process of its own. */
+/** `deno task data` in its own process. */
 import { assertEquals, assertStringIncludes } from "@std/assert";
 import { inFolder } from "../testing.ts";
 
@@ -24,7 +24,7 @@ async function run(...args: string[]): Promise<{ code: number; out: string; err:
   return { code, out: new TextDecoder().decode(stdout), err: new TextDecoder().decode(stderr) };
 }
 
-Deno.test("data shows rows token by token, with what is learned in brackets, and their lengths", () =>
+Deno.test("data prints rows token by token with learned tokens in brackets, and the rows' lengths", () =>
   inFolder(async (folder) => {
     const path = `${folder}/facts.jsonl`,
       rows = [
@@ -35,7 +35,7 @@ Deno.test("data shows rows token by token, with what is learned in brackets, and
     await Deno.writeTextFile(path, rows.map((row) => JSON.stringify(row)).join("\n"));
     const { code, out, err } = await run(path, "--num_rows=2");
     assertEquals([code, err], [0, ""]);
-    // 5 + 12, 2 and 38 times 4 tokens. Tokens are GPT-2's: "ab" is one, so that of the second row only the end is learned.
+    // 5 + 12, 2 and 38 · 4 tokens. "ab" is one token of GPT-2, so only the end of the second row is learned.
     assertEquals(
       out,
       `${path}, line 1: a prompt and its completion
@@ -58,7 +58,7 @@ tokens in a row  2 to 17, mean 4.3, median 4, 95 % have at most 4
     );
   }));
 
-Deno.test("data cuts rows, takes other columns and the tokenizer of a folder, and counts labels", () =>
+Deno.test("data cuts rows, reads renamed columns, uses the tokenizer of a folder, and counts labels", () =>
   inFolder(async (folder) => {
     await Deno.writeTextFile(`${folder}/vocabulary.json`, JSON.stringify({ type: "character", characters: "abc" }));
     await Deno.writeTextFile(`${folder}/a.csv`, "sentence,gold\nabc,yes\nabca,no\nbbbb,yes\n");
@@ -81,7 +81,7 @@ Deno.test("data cuts rows, takes other columns and the tokenizer of a folder, an
     assertStringIncludes(cut.out, "The tokenizer has no token that ends a text");
   }));
 
-Deno.test("data shows what a head sees, and conversations by a template", () =>
+Deno.test("data prints the sequences that a head sees, and conversations with a template", () =>
   inFolder(async (folder) => {
     const path = `${folder}/a.jsonl`,
       first = async (row: unknown, ...args: string[]) => {
@@ -110,7 +110,7 @@ Deno.test("data shows what a head sees, and conversations by a template", () =>
     );
   }));
 
-Deno.test("data says what is wrong, and where, in a line or two", () =>
+Deno.test("data reports errors with their place in at most two lines", () =>
   inFolder(async (folder) => {
     const path = `${folder}/a.jsonl`;
     await Deno.writeTextFile(path, '{"text":"a"}\n{"text":"b"');

@@ -1,4 +1,4 @@
-/** `deno task eval` as a process of its own. */
+/** `deno task eval` in its own process. */
 import { assert, assertAlmostEquals, assertEquals, assertStringIncludes } from "@std/assert";
 import { table } from "../../src/cli/eval_command.ts";
 import { saveNanoGPT } from "../../src/checkpoint/nanogpt_save.ts";
@@ -26,7 +26,7 @@ async function run(args: string[]) {
   return { code, out: text(stdout), err: text(stderr) };
 }
 
-Deno.test("eval tells perplexity and bits per byte of a run's model and of a ckpt.pt, and what it cannot do", async () => {
+Deno.test("eval prints perplexity and bits per byte of a run and of a ckpt.pt, and refuses invalid flags", async () => {
   const folder = await Deno.makeTempDir(), device = await createDevice("cpu", { threads: 1 });
   try {
     const tokenizer = new CharacterTokenizer([..." abcé"]);
@@ -41,7 +41,7 @@ Deno.test("eval tells perplexity and bits per byte of a run's model and of a ckp
     const { code, out: said, err } = await run([input, out, "--stride=3"]);
     assertEquals([code, err], [0, ""]);
     const value = (name: string) => Number(new RegExp(`^${name} +([\\d.,]+)`, "m").exec(said)![1].replaceAll(",", ""));
-    assertAlmostEquals(value("perplexity"), 5, 0.1); // it knows nothing: each of five is as likely
+    assertAlmostEquals(value("perplexity"), 5, 0.1); // an untrained model: five tokens with equal probabilities
     assertAlmostEquals(value("loss"), Math.log(5), 0.02);
     assertEquals([value("tokens judged"), value("bytes of text")], [89, 100]);
     assertAlmostEquals(value("bits per byte"), value("loss") / Math.LN2 * 90 / 100, 1e-3);

@@ -1,4 +1,4 @@
-/** `deno task finetune` as a user runs it: what it prints and writes, how it goes on, and what it refuses. */
+/** `deno task finetune` as a user runs it: its output, its files, resuming, and errors. */
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { finetuneDeclaration, finetuneFlags } from "../../src/cli/finetune_flags.ts";
 import { parse } from "../../src/cli/command.ts";
@@ -15,7 +15,7 @@ const text = new TextDecoder();
 const start = (name: string, args: readonly string[]) => startCommand(name, ["--threads=1", ...args]);
 const finetune = (...args: string[]) => finished(start("finetune", args));
 
-/** A folder with a run of a tiny model, and 40 rows that ask for the letter after the given one, three times. */
+/** A folder with a run of a tiny model, and 40 rows: the completion is the letter after the prompt's, three times. */
 function withBase(body: (folder: string, args: string[]) => Promise<void>): Promise<void> {
   return inFolder(async (folder) => {
     const device = await createDevice("cpu", { threads: 1 }), tokenizer = CharacterTokenizer.fromText(LETTERS);
@@ -40,7 +40,7 @@ async function lastFiles(path: string): Promise<Uint8Array[]> {
   return await Promise.all(names.map((name) => Deno.readFile(`${path}/${last}/${name}`)));
 }
 
-Deno.test("finetune tunes a run to prompts and completions, and sample goes on from there", () =>
+Deno.test("finetune tunes a run to prompts and completions, and sample uses the result", () =>
   withBase(async (folder, args) => {
     const { code, out, err } = await finetune(...args, `--out_dir=${folder}/out`, "--num_train_epochs=15");
     assertEquals([code, err], [0, ""]);
@@ -62,7 +62,7 @@ Deno.test("finetune tunes a run to prompts and completions, and sample goes on f
     assertStringIncludes(sampled.out, "c?ddd!");
   }));
 
-Deno.test("a tuning that Ctrl-C or the system has ended goes on to the same bytes, packed and with dropout", () =>
+Deno.test("a tuning that Ctrl-C or SIGTERM ended resumes to the same bytes, with packing and with dropout", () =>
   withBase(async (folder, args) => {
     const more = ["--packing=True", "--dropout=0.2", "--num_train_epochs=400", "--eval_interval=100", "--seed=5"];
     assertEquals((await finetune(...args, ...more, `--out_dir=${folder}/whole`)).code, 0);
@@ -81,7 +81,7 @@ Deno.test("a tuning that Ctrl-C or the system has ended goes on to the same byte
     }
   }));
 
-Deno.test("finetune says what became of rows that are too long or teach nothing", () =>
+Deno.test("finetune reports rows that are too long, and rows without a learned token", () =>
   withBase(async (folder, args) => {
     const rows = [["ab?", "cd!"], ["a?".repeat(10), "b"], ["a?".repeat(6), "bbbbbbbb!"], ["b?", "c"]]
       .map(([prompt, completion]) => JSON.stringify({ prompt, completion }));
@@ -117,7 +117,7 @@ Deno.test("finetune says what became of rows that are too long or teach nothing"
     ]);
   }));
 
-Deno.test("a folder that another tuning writes, and a run of train, are refused", () =>
+Deno.test("finetune refuses a folder that another process writes, and a run of train", () =>
   withBase(async (folder, args) => {
     const out = `--out_dir=${folder}/out`, child = start("finetune", [...args, out, "--num_train_epochs=100000"]);
     for await (const chunk of child.stdout.values({ preventCancel: true })) {
@@ -142,7 +142,7 @@ Deno.test("a folder that another tuning writes, and a run of train, are refused"
     assertMatch(other.err, /--packing=True: the run in .*out has packing=False, which cannot be changed/);
   }));
 
-Deno.test("conversations bring their template's tokens, in a model that is tuned whole and in an adapter", () =>
+Deno.test("conversations add their template's tokens to a model whose weights are trained, and to an adapter", () =>
   withBase(async (folder, args) => {
     const rows = Array.from({ length: 20 }, (_, i) => ({
       messages: [{ role: "user", content: `${LETTERS[i % 7]}?` }, {
@@ -221,7 +221,7 @@ for (const [line, message] of Object.entries(bad)) {
   });
 }
 
-Deno.test("finetune --help needs no model, and a config that asks for an adapter gets an adapter's learning rate", () =>
+Deno.test("finetune --help needs no model, and a config with an adapter gets an adapter's learning rate", () =>
   inFolder(async (folder) => {
     const { help } = await parse(finetuneDeclaration, ["--help"]);
     assertStringIncludes(help!, "--learning_rate=0.00002 ");

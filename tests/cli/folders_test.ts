@@ -1,4 +1,6 @@
-/** What commands do with folders and texts that are there already, or that another process writes: each in its own process. */
+/**
+ * Commands with folders and texts that already exist, or that another process writes. Each command has its own process.
+ */
 import { assert, assertEquals, assertMatch, assertNotEquals, assertStringIncludes } from "@std/assert";
 import { exists } from "../../src/files/files.ts";
 import { Lock } from "../../src/files/locks.ts";
@@ -36,7 +38,7 @@ async function run(...args: Parameters<typeof command>) {
   return { code, out: new TextDecoder().decode(stdout), err: new TextDecoder().decode(stderr) };
 }
 
-/** Runs `body` once a command has printed `words`, and kills it then, as kill -9 does. */
+/** Runs `body` when a command has printed `words`, and then kills the command with SIGKILL. */
 async function beside(child: Deno.ChildProcess, words: string, body: () => Promise<void>): Promise<void> {
   const decoder = new TextDecoder();
   let shown = "", reached = () => {};
@@ -58,7 +60,7 @@ async function beside(child: Deno.ChildProcess, words: string, body: () => Promi
   }
 }
 
-/** A folder with two texts of the same characters, and a function that trains in it on one, unless other flags say. */
+/** A folder with two texts of the same characters, and a function that trains in it, by default on the first text. */
 const withTexts = (
   body: (
     folder: string,
@@ -72,7 +74,7 @@ const withTexts = (
   });
 const runJson = async (out: string) => JSON.parse(await Deno.readTextFile(`${out}/run.json`));
 
-Deno.test("of two runs in one folder the second is refused, and after kill -9 the first is resumed", () =>
+Deno.test("a second run in the same folder is refused, and the first can be resumed after SIGKILL", () =>
   withTexts(async (folder, train) => {
     const out = `${folder}/out`, input = `--input=${folder}/fox.txt`;
     const flags = [input, ...tiny, "--eval_interval=20", "--max_iters=1000000", "--log_interval=1000000"];
@@ -94,7 +96,7 @@ Deno.test("of two runs in one folder the second is refused, and after kill -9 th
     assertStringIncludes(resumed.out, `resuming ${out} at iteration ${iter}\n`);
   }));
 
-Deno.test("sample beside a run that saves all the time gets a model", () =>
+Deno.test("sample loads a model while a run saves again and again", () =>
   withTexts(async (folder) => {
     const out = `--out_dir=${folder}/out`, often = ["--eval_interval=1", "--eval_iters=1", "--max_iters=1000000"];
     const child = command("train", [out, `--input=${folder}/fox.txt`, ...tiny, ...often]).spawn();
@@ -107,7 +109,7 @@ Deno.test("sample beside a run that saves all the time gets a model", () =>
     });
   }));
 
-Deno.test("a new run in a finished one's folder says where that is now, and loses nothing of it", () =>
+Deno.test("a new run in the folder of a finished run moves the old run and prints where", () =>
   withTexts(async (folder, train) => {
     const flags = [`--input=${folder}/fox.txt`, ...tiny, "--max_iters=4", "--eval_interval=2"], out = `${folder}/out`;
     assertEquals((await train(...flags)).code, 0);
@@ -122,7 +124,7 @@ Deno.test("a new run in a finished one's folder says where that is now, and lose
     assertEquals(sampled.code, 0, sampled.err);
   }));
 
-Deno.test("a run that goes on with another text says so, and its best checkpoint is one of that text", () =>
+Deno.test("a run that is resumed with another text prints a note, and its best checkpoint is from that text", () =>
   withTexts(async (folder, train) => {
     const out = `${folder}/out`,
       input = `--input=${folder}/fox.txt`,
@@ -148,7 +150,7 @@ Deno.test("a run that goes on with another text says so, and its best checkpoint
     assertStringIncludes(changed.out, differs(`${folder}/dog.txt`));
   }));
 
-Deno.test("what is trained on: what is named now wins over what is stored, and two that contradict are an error", () =>
+Deno.test("data to train on: flags override the stored flags, and two names that contradict are an error", () =>
   withTexts(async (folder, train) => {
     const out = `${folder}/out`,
       input = `--input=${folder}/fox.txt`,
@@ -169,7 +171,7 @@ Deno.test("what is trained on: what is named now wins over what is stored, and t
       assertStringIncludes(err, message);
     }
     await Deno.writeTextFile(`${folder}/config.ts`, `export default { dataset: "nowhere" };`);
-    const began = await train(`${folder}/config.ts`, input, ...tiny, ...brief); // a flag wins over a config file
+    const began = await train(`${folder}/config.ts`, input, ...tiny, ...brief); // a flag overrides the config file
     assertEquals([began.code, began.err], [0, ""]);
     assert(began.out.startsWith(`${folder}/fox.txt: train has`), began.out);
     const resume = (...args: string[]) => train("--init_from=resume", "--max_iters=4", ...args);
@@ -194,10 +196,10 @@ Deno.test("what is trained on: what is named now wins over what is stored, and t
     assertEquals(right.code, 0, right.err);
   }));
 
-Deno.test("a run goes on from any folder, and on a device without threads", () =>
+Deno.test("a run can be resumed from any folder, and on a device without threads", () =>
   withTexts(async (folder) => {
     const from = async (cwd: string, ...args: string[]) => {
-      const env = { INIT_CWD: cwd }; // as deno task says where it was called
+      const env = { INIT_CWD: cwd }; // set by deno task to the folder in which it was called
       const { code, stdout, stderr } = await command("train", [...args, `--out_dir=${folder}/out`], env).output();
       return { code, out: new TextDecoder().decode(stdout), err: new TextDecoder().decode(stderr) };
     };
@@ -209,7 +211,7 @@ Deno.test("a run goes on from any folder, and on a device without threads", () =
     assertEquals([longer.code, longer.err], [0, ""]);
     assert(longer.out.startsWith(`${folder}/fox.txt: train has`), longer.out);
 
-    // A run of an older version has the path as it was typed.
+    // A run of an older version stores the path as it was typed.
     const json = await runJson(`${folder}/out`), older = { ...json, flags: { ...json.flags, input: "fox.txt" } };
     await Deno.writeTextFile(`${folder}/out/run.json`, JSON.stringify(older));
     assertEquals((await from(folder, resume, "--max_iters=3")).err, "");
@@ -235,7 +237,7 @@ Deno.test("a run goes on from any folder, and on a device without threads", () =
     );
   }));
 
-Deno.test("tiny Shakespeare that is asked for by name and cannot be had is an error", () =>
+Deno.test("--dataset=shakespeare_char is an error if the text cannot be downloaded", () =>
   withTexts(async (folder, train) => {
     await Deno.writeTextFile(`${folder}/config.ts`, `export default { dataset: "shakespeare_char" };`);
     for (const named of ["--dataset=shakespeare_char", "--dataset=shakespeare", `${folder}/config.ts`]) {
@@ -249,11 +251,11 @@ Deno.test("tiny Shakespeare that is asked for by name and cannot be had is an er
     assert(!await exists(`${folder}/out`));
   }));
 
-Deno.test("while one text is prepared, another for the same folder is refused", () =>
+Deno.test("prepare refuses a folder that another prepare writes", () =>
   withTexts(async (folder) => {
     const out = `--out_dir=${folder}/data`;
     {
-      using _ = await Lock.take(`${folder}/data`); // as a prepare in another terminal
+      using _ = await Lock.take(`${folder}/data`); // like a prepare in another terminal
       const { code, err } = await run("prepare", [`--input=${folder}/dog.txt`, out]);
       assertEquals(code, 1);
       assertStringIncludes(
@@ -265,7 +267,7 @@ Deno.test("while one text is prepared, another for the same folder is refused", 
     assertEquals((await run("prepare", [`--input=${folder}/dog.txt`, out])).code, 0);
   }));
 
-Deno.test("a ckpt.pt without an optimizer's state: convert and train say where AdamW begins", () =>
+Deno.test("convert and train note that a ckpt.pt has no optimizer state", () =>
   withTexts(async (folder, train) => {
     const flags = [`--input=${folder}/fox.txt`, ...tiny, "--max_iters=2", "--eval_interval=2"], place = `${folder}/`;
     assertEquals((await train(...flags)).code, 0);
@@ -288,7 +290,7 @@ Deno.test("a ckpt.pt without an optimizer's state: convert and train say where A
     assertEquals((await convert("whole.pt", "whole-run")).out, `${folder}/whole.pt → ${folder}/whole-run\n`);
   }));
 
-Deno.test("a byte-order mark is no character, and one that is not in front is shown by its number", () =>
+Deno.test("a byte-order mark at the beginning is not a character, and elsewhere is printed as its code point", () =>
   withTexts(async (folder, train) => {
     await Deno.writeTextFile(`${folder}/mark.txt`, `\ufeff${fox}`);
     const flags = [...tiny, "--max_iters=2"];

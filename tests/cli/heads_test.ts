@@ -22,7 +22,7 @@ async function fails(message: string, name: string, ...args: string[]): Promise<
   assert(code > 0);
 }
 
-/** A tiny model of letters; rows whose label is told by their last letter, and choices of which one ends in an a. */
+/** A tiny model of letters; rows whose last letter determines the label, and choices one of which ends in an a. */
 function withBase(body: (folder: string, args: string[]) => Promise<void>): Promise<void> {
   return inFolder(async (folder) => {
     const device = await createDevice("cpu", { threads: 1 }), tokenizer = CharacterTokenizer.fromText("abcdef");
@@ -44,7 +44,7 @@ function withBase(body: (folder: string, args: string[]) => Promise<void>): Prom
   });
 }
 
-Deno.test("a classifier is trained, judged, used, converted and trained on; its labels are the run's", () =>
+Deno.test("a classifier is trained, evaluated, used, converted and trained further; its labels stay", () =>
   withBase(async (folder, args) => {
     const data = `--data=${folder}/labels.jsonl`, out = `--out_dir=${folder}/out`;
     const said = await works("finetune", ...args, "--task=classify", data, out);
@@ -62,7 +62,7 @@ Deno.test("a classifier is trained, judged, used, converted and trained on; its 
     const more = await works("finetune", "--init_from=resume", out, "--num_train_epochs=11");
     assertStringIncludes(more, "at iteration 60\nstep 66:");
     const on = [`--init_from=${folder}/hf`, "--task=classify", `--out_dir=${folder}/on`, "--num_train_epochs=1"];
-    assertMatch(await works("finetune", ...on, data), /step 0: .* val accuracy 1\.0000/); // its head came along
+    assertMatch(await works("finetune", ...on, data), /step 0: .* val accuracy 1\.0000/); // the run begins with the trained head
     await works("finetune", ...on.with(2, `--out_dir=${folder}/lora`), data, "--lora_rank=2", "--learning_rate=0.01");
     const [step] = [...Deno.readDirSync(`${folder}/lora`)].filter(({ name }) => name.startsWith("checkpoint-"));
     await works("convert", `${folder}/hf`, `${folder}/merged`, `--adapter=${folder}/lora/${step.name}`);
@@ -89,7 +89,7 @@ Deno.test("a classifier is trained, judged, used, converted and trained on; its 
     );
   }));
 
-Deno.test("what a frozen model's head sees is computed once, and read when the run goes on", () =>
+Deno.test("the inputs of a frozen model's head are computed once, and read when the run is resumed", () =>
   withBase(async (folder, args) => {
     const file = `${folder}/seen.safetensors`,
       rest = ["--task=classify", `--data=${folder}/labels.jsonl`, "--train_blocks=0"];
@@ -110,7 +110,7 @@ Deno.test("what a frozen model's head sees is computed once, and read when the r
     );
   }));
 
-Deno.test("choices, entailment and similarity: trained and judged; GPT-1's heads are no transformers' folders", () =>
+Deno.test("choices, entailment and similarity are trained and evaluated; GPT-1's heads cannot be converted", () =>
   withBase(async (folder, args) => {
     for (const [task, file] of [["choose", "choices"], ["entail", "pairs"], ["similar", "pairs"]]) {
       const data = `--data=${folder}/${file}.jsonl`, out = `--out_dir=${folder}/${task}`;

@@ -1,8 +1,8 @@
-/** Adapters on the command line: a run that trains one, from there to other commands, and what is refused. */
+/** LoRA adapters on the command line: training, other commands with the result, and errors. */
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { inFolder, runCommand as run } from "../testing.ts";
 
-Deno.test("LoRA: a run is trained, stopped, resumed, sampled, judged, and converted with its adapter merged", () =>
+Deno.test("LoRA: a run is trained, stopped, resumed, sampled, evaluated, and converted with its adapter merged", () =>
   inFolder(async (folder) => {
     const place = (name: string) => `${folder}/${name}`, threads = "--threads=1";
     const rows = ["red", "blue", "green"].flatMap((color) => {

@@ -1,4 +1,4 @@
-/** PPO on the command line: value functions, resumes, what comes out, and what is refused. */
+/** PPO on the command line: value functions, resuming, the result, and errors. */
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { inFolder, runCommand as run } from "../testing.ts";
 
@@ -33,7 +33,7 @@ async function prepared(folder: string) {
   return { place, good, inputs };
 }
 
-Deno.test("PPO: runs with each kind of value function go on to the same bytes, and what comes out is sampled", () =>
+Deno.test("PPO: runs with each kind of value function resume to the same bytes, and sample uses the result", () =>
   inFolder(async (folder) => {
     const { place, good, inputs } = await prepared(folder);
     const last = async (run: string) =>
@@ -66,7 +66,7 @@ Deno.test("PPO: runs with each kind of value function go on to the same bytes, a
       assertStringIncludes(said, `value function: ${value}`);
       assertStringIncludes(said, "iter 0: loss ");
       assertStringIncludes(said, ", objective/kl 0.0000, ");
-      await tune(`${name}-half`, 7, place("text")); // among the updates of an iteration
+      await tune(`${name}-half`, 7, place("text")); // between two updates of an iteration
       await tune(`${name}-half`, 10, "resume");
       const [whole, half] = [await last(name), await last(`${name}-half`)];
       for (const file of [`${weights}.safetensors`, "optimizer.safetensors", "task.safetensors", "state.json"]) {
@@ -92,7 +92,7 @@ Deno.test("PPO: runs with each kind of value function go on to the same bytes, a
     assertEquals(evaluation.val_loss, -evaluation["val_objective/scores"]);
   }));
 
-Deno.test("PPO: what cannot be tuned is refused in a line", () =>
+Deno.test("PPO: invalid flags and data are refused in one line", () =>
   inFolder(async (folder) => {
     const { place, inputs } = await prepared(folder), short = place("short.txt");
     await Deno.writeTextFile(short, "abc");
@@ -103,6 +103,7 @@ Deno.test("PPO: what cannot be tuned is refused in a line", () =>
       ],
       [[`--ptx_data=${short}`], "3 tokens; expected more than the block size, 16"],
       [["--num_mini_batches=0"], "--num_mini_batches=0: expected an integer, at least 1"],
+      // deno-lint-ignore plain-words/words -- a value of TRL's flag
       [["--score_at=middle"], "--score_at=middle: expected end or behind"],
       [["--num_generations=4"], "--num_generations=4: this is only for --task=grpo or rloo"],
       [["--fixed_length=False"], "The tokenizer has no token that ends a text"],

@@ -1,10 +1,13 @@
-/** Preferences on the command line: a run against each reference, stopped and resumed, sampled and talked with; and bad rows. */
+/**
+ * DPO on the command line: runs with each kind of reference, stopped and resumed, used by sample and chat; and bad
+ * rows.
+ */
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { inFolder, runCommand as run } from "../testing.ts";
 
 const QUESTIONS = ["red", "blue", "green", "black"];
 
-Deno.test("DPO: runs against each kind of reference go on to the same bytes, and what comes out is sampled and talked with", () =>
+Deno.test("DPO: runs with each kind of reference resume to the same bytes, and sample and chat use the result", () =>
   inFolder(async (folder) => {
     const place = (name: string) => `${folder}/${name}`, threads = "--threads=1";
     const good = async (...args: Parameters<typeof run>) => {
@@ -77,7 +80,7 @@ Deno.test("DPO: runs against each kind of reference go on to the same bytes, and
       "is it red? yes\n",
     );
 
-    // The reference is what it was, or the run does not go on.
+    // A run cannot be resumed if its reference has changed.
     const other = place("other");
     await good(
       ...["train", "--n_layer=1", "--n_head=2", "--n_embd=32", "--block_size=32", "--batch_size=4"] as const,
@@ -107,7 +110,7 @@ Deno.test("DPO: runs against each kind of reference go on to the same bytes, and
     assert(stdout.length > 1);
   }));
 
-Deno.test("DPO: pairs that say nothing are named, and those that a cut makes equal are left out", () =>
+Deno.test("DPO: pairs with equal answers are errors, and pairs that a cut makes equal are skipped", () =>
   inFolder(async (folder) => {
     const path = `${folder}/a.jsonl`, base = `${folder}/base`, text = `${folder}/text.txt`;
     await Deno.writeTextFile(text, "abcdefgh ".repeat(60));
@@ -129,7 +132,7 @@ Deno.test("DPO: pairs that say nothing are named, and those that a cut makes equ
       assertEquals([code, err.trim()], [1, `error: ${path}, line 2: ${message}`]);
     }
     const long = { prompt: "abcdefghabcdefgha", chosen: "b", rejected: "c" }; // 17 tokens
-    const late = { prompt: "abcdefghabcdef", chosen: "aab", rejected: "aac" }; // which differ in the seventeenth
+    const late = { prompt: "abcdefghabcdef", chosen: "aab", rejected: "aac" }; // answers that differ in the seventeenth token
     const { code, out } = await tune([good, long, late, good]);
     assertEquals(code, 0);
     assertStringIncludes(out, "rows longer than 16 tokens: 2 of 4, cut at the end\n");

@@ -1,4 +1,4 @@
-/** Commands as processes among others: outputs that end, terminals that close, folders that they are called from. */
+/** Commands as processes: closed pipes and terminals, full disks, and the folder from which they are called. */
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { Progress, write } from "../../src/cli/progress.ts";
 import { DataError } from "../../src/errors.ts";
@@ -18,7 +18,7 @@ function start([program, ...args]: string[], more: Deno.CommandOptions = {}): De
   return new Deno.Command(program, { args, cwd: root, env, stdout: "piped", stderr: "piped", ...more }).spawn();
 }
 
-/** Reads standard output as far as `wanted`, or to its end, and no further. */
+/** Reads standard output until `wanted` or its end. */
 async function readUntil(child: Deno.ChildProcess, wanted: string): Promise<string> {
   const decoder = new TextDecoder();
   let shown = "";
@@ -29,7 +29,7 @@ async function readUntil(child: Deno.ChildProcess, wanted: string): Promise<stri
   return shown;
 }
 
-/** What `head` does: reads as far as `wanted`, and closes the pipe. */
+/** Reads until `wanted` and closes the pipe, like `head`. */
 async function head(child: Deno.ChildProcess, wanted: string): Promise<{ code: number; err: string }> {
   await readUntil(child, wanted);
   await child.stdout.cancel();
@@ -46,7 +46,7 @@ function withText(body: (folder: string, input: string, out: string) => Promise<
   });
 }
 
-Deno.test("train saves when whoever reads its output has seen enough, and other commands end without a word", () =>
+Deno.test("train saves when its output's reader closes the pipe, and other commands end without a message", () =>
   withText(async (folder, input, out) => {
     const { code, err } = await head(start(words("train", [...long, input, out])), "\niter 100:");
     assertEquals(code, 130, err);
@@ -65,7 +65,7 @@ Deno.test("train saves when whoever reads its output has seen enough, and other 
   }));
 
 Deno.test(
-  "a full disk behind standard output is named",
+  "a message says that standard output is on a full disk",
   { ignore: Deno.build.os !== "linux" },
   () =>
     withText(async (_, input, out) => {
@@ -84,14 +84,14 @@ Deno.test(
     }),
 );
 
-Deno.test("lines go to standard error once the output is lost, and that is told once", () => {
+Deno.test("lines go to standard error after the output is lost, and onLost is called once", () => {
   const written: string[] = [];
   let told = 0;
   const output = {
     isTerminal: () => false,
     writeSync(bytes: Uint8Array): number {
       if (written.length === 2) throw new Error("No space left on device (os error 28)");
-      written.push(new TextDecoder().decode(bytes.subarray(0, 3))); // as little as the system likes
+      written.push(new TextDecoder().decode(bytes.subarray(0, 3))); // a write may be partial
       return Math.min(3, bytes.length);
     },
   };
@@ -129,7 +129,7 @@ Deno.test(
   () =>
     withText(async (folder, input, out) => {
       const line = words("train", [...long, input, out]).map((word) => `'${word}'`).join(" ");
-      // The shell stands between the terminal and the command, as at a prompt; when the command is done, it says so.
+      // A shell runs between the terminal and the command, as at a prompt. It prints a line when the command is done.
       const shell = `trap : HUP; ${line}; echo $? > ${folder}/status`;
       const terminal = start(["script", "-qfc", shell, "/dev/null"], { stdin: "null" });
       await readUntil(terminal, "/1000000 ");
@@ -145,7 +145,7 @@ Deno.test(
     }),
 );
 
-Deno.test("paths are taken from where the task is called, and so are those of the commands that it prints", () =>
+Deno.test("paths are relative to the folder in which the task is called, also in printed commands", () =>
   withText(async (folder) => {
     const task = async (name: string, ...args: string[]) => {
       const command = ["task", `--config=${new URL("deno.json", root).pathname}`, name, ...args];

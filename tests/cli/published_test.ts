@@ -1,6 +1,6 @@
 /**
- * What publishing would ship, served as a registry serves it, module by module: the commands run from there in an empty folder.
- * And of what stands in data/, only what is ours is shipped.
+ * The published files: commands run in an empty folder from a server that serves them module by module, like a
+ * registry. Also checks that nothing but our own files in data/ is published.
  */
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import config from "../../deno.json" with { type: "json" };
@@ -10,7 +10,7 @@ import { SHIPPED } from "../../src/cli/config_file.ts";
 const root = new URL("../../", import.meta.url);
 const TYPES: Record<string, string> = { ts: "application/typescript", json: "application/json" };
 
-/** By `publish.include` alone: what it leaves out is not there, whether it is needed or not. */
+/** Whether `publish.include` covers a file. Other files are not served, even if a command needs them. */
 function shipped(path: string): boolean {
   return config.publish.include.some((name) =>
     path.match(`^${name.replaceAll(".", "\\.").replace("*", "[^/]*")}($|/)`)
@@ -23,7 +23,7 @@ async function respond(request: Request): Promise<Response> {
   return new Response(await Deno.readFile(new URL(path, root)), { headers: { "content-type": type } });
 }
 
-Deno.test("published: the commands run from a registry's modules, and find the configs that come with them", async () => {
+Deno.test("published: the commands run from a registry's modules, and find the published configs", async () => {
   await using server = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, respond);
   const registry = `http://127.0.0.1:${server.addr.port}`, folder = await Deno.makeTempDir();
   const run = async (command: string, ...args: string[]) => {
@@ -57,14 +57,14 @@ Deno.test("published: the commands run from a registry's modules, and find the c
       (await run("prepare", "--tokenizer=character", "--input=text.txt", "--out_dir=tokens")).includes("tokens"),
       true,
     );
-    // Everything that the server is made of, the page's files too.
+    // serve imports all of the server, including the page's files.
     assertStringIncludes(await run("serve", "--help"), "jsr:@nanogpt/ts/cli/serve");
   } finally {
     await Deno.remove(folder, { recursive: true });
   }
 });
 
-Deno.test("published: every config of the repository is among those that commands find everywhere", async () => {
+Deno.test("published: commands find every config of the repository from any folder", async () => {
   const names = (await Array.fromAsync(Deno.readDir(new URL("config/", root)))).map(({ name }) => `config/${name}`);
   assertEquals([...SHIPPED.keys()].sort(), names.filter((name) => name !== "config/train_config.ts").sort());
 });

@@ -1,4 +1,4 @@
-/** Rewards on the command line: reward models of pairs and rankings, and policies tuned by them and by functions, good and bad ones. */
+/** Rewards on the command line: reward models from pairs and rankings, and policies tuned with models and functions. */
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { inFolder, runCommand as run } from "../testing.ts";
 
@@ -34,7 +34,7 @@ function prepared(folder: string) {
 }
 const TUNE = ["--eval_interval=4", "--log_interval=1", "--batch_size=4", "--threads=1", "--lr_scheduler_type=constant"];
 
-Deno.test("reward models: of pairs and of rankings, stopped and gone on with to the same bytes, converted, and begun with", () =>
+Deno.test("reward models from pairs and rankings resume to the same bytes, are converted, and begin other runs", () =>
   inFolder(async (folder) => {
     const { place, writeRows, good, base, last, pairs } = prepared(folder), begin = await base("base", "abc: ");
     await writeRows("pairs.jsonl", [...pairs, { prompt: "c: ", chosen: "a".repeat(14), rejected: "c", margin: 2 }]);
@@ -82,7 +82,7 @@ Deno.test("reward models: of pairs and of rankings, stopped and gone on with to 
     }
     assert(lines.at(-1).val_accuracy > 0.7);
 
-    // A folder of transformers' has the same model, and another run begins with it, head and all.
+    // The Hugging Face folder has the same model. Another run begins with it and its head.
     await good("convert", place("pairs"), place("hf"), "--checkpoint=last");
     assertEquals(JSON.parse(await Deno.readTextFile(place("hf/config.json"))).architectures, [
       "GPT2ForSequenceClassification",
@@ -114,7 +114,7 @@ Deno.test("reward models: of pairs and of rankings, stopped and gone on with to 
     assertStringIncludes(shown, "a ranking of 3 answers, best first\n1: 7 tokens\n  a|b|:| |a|a|a\n");
   }));
 
-Deno.test("rows and flags that say nothing of a reward model are refused, each with its line or name", () =>
+Deno.test("rows and flags that do not apply to a reward model are refused, with the row's line or the flag's name", () =>
   inFolder(async (folder) => {
     const { place, writeRows, bad, base, pairs } = prepared(folder), begin = await base("base", "abc: ");
     const tune = [
@@ -125,7 +125,7 @@ Deno.test("rows and flags that say nothing of a reward model are refused, each w
       ...TUNE,
     ] as const;
     const rows = async (row: object, message: string) => {
-      await writeRows("rows.jsonl", "chosen" in row ? [pairs[0], row] : [row]); // all rows of a file are of a kind
+      await writeRows("rows.jsonl", "chosen" in row ? [pairs[0], row] : [row]); // all rows of a file are of the same kind
       await bad(message, ...tune);
     };
     await rows({ prompt: "c", chosen: "a", rejected: "a" }, "line 2: chosen and rejected are equal");
@@ -148,7 +148,7 @@ Deno.test("rows and flags that say nothing of a reward model are refused, each w
     ) await bad(message, ...tune, flag);
   }));
 
-Deno.test("a policy is tuned by a reward model and functions with weights; bad ones are named, and the run is saved", () =>
+Deno.test("a policy is tuned with weighted rewards, models and functions; errors name the reward, and the run is saved", () =>
   inFolder(async (folder) => {
     const { place, write, writeRows, good, bad, base, pairs } = prepared(folder),
       begin = await base("base", "abc: ");

@@ -1,4 +1,4 @@
-/** `deno task finetune --task=grpo` and `rloo` as a user runs them: what they print and write, how they go on, and what they refuse. */
+/** `deno task finetune --task=grpo` and `rloo` as a user runs them: output, files, resuming, and errors. */
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { RunFolder } from "../../src/checkpoint/run_folder.ts";
 import { sources } from "../../src/checkpoint/tensors.ts";
@@ -22,7 +22,7 @@ async function makeRun(path: string, letters: string): Promise<void> {
   device.close();
 }
 
-/** A folder with a run of a tiny model, prompts, and a reward for the letter that the prompt's row names. */
+/** A folder with a run of a tiny model, prompts, and a reward that counts the letter named in the prompt's row. */
 function withBase(body: (folder: string, args: string[]) => Promise<void>): Promise<void> {
   return inFolder(async (folder) => {
     await makeRun(`${folder}/base`, LETTERS);
@@ -48,7 +48,7 @@ async function lastFiles(path: string): Promise<Uint8Array[]> {
   return await Promise.all(names.map((name) => Deno.readFile(`${path}/${last}/${name}`)));
 }
 
-Deno.test("finetune --task=grpo raises the reward, says how it stands, and shows an answer; sample takes what comes out", () =>
+Deno.test("finetune --task=grpo raises the reward, prints measures and an answer, and sample uses the result", () =>
   withBase(async (folder, args) => {
     const { code, out, err } = await finetune("--task=grpo", ...args, `--out_dir=${folder}/out`);
     assertEquals([code, err], [0, ""]);
@@ -85,9 +85,9 @@ Deno.test("finetune --task=grpo raises the reward, says how it stands, and shows
     assertMatch((await finished(sampled)).out, /a\?c+/);
   }));
 
-Deno.test("a run that Ctrl-C or the system has ended while answers are written goes on to the same bytes, whole and with an adapter", () =>
+Deno.test("a run that Ctrl-C or SIGTERM ended while it generated resumes to the same bytes, without and with an adapter", () =>
   withBase(async (folder, args) => {
-    await Deno.writeTextFile( // slow enough to be met at it
+    await Deno.writeTextFile( // slow enough for the signal to arrive while it runs
       `${folder}/slow.ts`,
       "export { default as wanted } from './wanted.ts';\nimport wanted from './wanted.ts';\n" +
         "export default async (...given: Parameters<typeof wanted>) => {\n" +
@@ -120,15 +120,15 @@ Deno.test("a run that Ctrl-C or the system has ended while answers are written g
     }
   }));
 
-/** Without times. */
+/** Metrics without times. */
 const metrics = async (path: string) =>
   (await Deno.readTextFile(`${path}/metrics.jsonl`)).replace(/"(ms|tokens_per_second)":[^,]*,/g, "");
 
-Deno.test("a chat's answers end with the turn, and rewards see what is said", () =>
+Deno.test("in a chat, answers end with the turn, and rewards get the answer without special tokens", () =>
   withBase(async (folder, args) => {
     const rows = Array.from({ length: 20 }, (_, i) => ({ prompt: [{ role: "user", content: "ab"[i % 2] }] }));
     await Deno.writeTextFile(`${folder}/chats.jsonl`, rows.map((row) => JSON.stringify(row)).join("\n"));
-    await Deno.writeTextFile( // ends early, and is empty then
+    await Deno.writeTextFile( // rewards an answer for ending and for being short
       `${folder}/short.ts`,
       "export default ([{ role }], completion, { ended }) => {\n" +
         "  if (role !== 'user' || /[<|]/.test(completion)) throw new Error(completion);\n" +
@@ -159,7 +159,7 @@ Deno.test("a chat's answers end with the turn, and rewards see what is said", ()
     );
   }));
 
-Deno.test("what a policy cannot learn from is refused, and a run whose reward fails is saved", () =>
+Deno.test("data and flags that a policy cannot learn from are refused, and a run whose reward fails is saved", () =>
   withBase(async (folder, args) => {
     const out = `--out_dir=${folder}/out`, grpo = (...more: string[]) => finetune("--task=grpo", ...args, out, ...more);
     const refusals: [string[], string][] = [
@@ -173,7 +173,7 @@ Deno.test("what a policy cannot learn from is refused, and a run whose reward fa
       ],
       [["--reward="], "--reward has no value"],
       [[`--reward=${folder}/none.ts`], "none.ts"],
-      [[`--reward=${folder}/wanted.ts`], "Two rewards are called wanted"], // that flag may be there twice
+      [[`--reward=${folder}/wanted.ts`], "Two rewards are called wanted"], // the flag can be repeated
       [["--reward=wieght=2"], "wieght is not known; expected name or weight"],
       [["--num_generations=3"], "expected a divisor of batch_size · steps_per_generation, 16 completions"],
       [

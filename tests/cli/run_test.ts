@@ -1,4 +1,4 @@
-/** The commands as a user runs them, each in its own process: what they print, write, and exit with. */
+/** The commands as a user runs them, each in its own process: output, files and exit statuses. */
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 
 const root = new URL("../../", import.meta.url);
@@ -33,7 +33,7 @@ function decode({ code, stdout, stderr }: Deno.CommandOutput): Result {
   return { code, out: new TextDecoder().decode(stdout), err: new TextDecoder().decode(stderr) };
 }
 
-/** Sends Ctrl-C's signal when `words` are printed; of the output it returns what follows. */
+/** Sends SIGINT when `words` are printed. Returns the output after them. */
 async function interruptAt(child: Deno.ChildProcess, words: string): Promise<Result> {
   const decoder = new TextDecoder();
   let shown = "";
@@ -45,7 +45,7 @@ async function interruptAt(child: Deno.ChildProcess, words: string): Promise<Res
   return decode(await child.output());
 }
 
-/** A temporary folder with a text in it, for the length of `body`. */
+/** Runs `body` with a temporary folder that has a text. */
 async function withText(body: (folder: string, input: string) => Promise<void>): Promise<void> {
   const folder = await Deno.makeTempDir();
   try {
@@ -62,7 +62,7 @@ async function lastCheckpoint(out: string): Promise<Uint8Array[]> {
   return await Promise.all(["model", "optimizer"].map((name) => Deno.readFile(`${out}/${last}/${name}.safetensors`)));
 }
 
-Deno.test("train prints what nanoGPT's users look for, and sample goes on from there", () =>
+Deno.test("train prints the lines of nanoGPT, and sample uses the result", () =>
   withText(async (folder, input) => {
     const out = `--out_dir=${folder}/out`;
     const trained = await run("train", [input, out, ...tiny, "--max_iters=20", "--eval_interval=10", "--eval_iters=2"]);
@@ -125,7 +125,7 @@ Deno.test("train prints what nanoGPT's users look for, and sample goes on from t
     assertStringIncludes(damaged.err, "vocabulary.json has 3 characters, and the model in run.json has vocabSize 28");
   }));
 
-Deno.test("Ctrl-C saves, and the command that is then named ends with the bytes of a run that was left alone", () =>
+Deno.test("Ctrl-C saves, and the printed command resumes to the bytes of a run without interruption", () =>
   withText(async (folder, input) => {
     const flags = [input, ...tiny, "--max_iters=1000", "--eval_interval=2000", "--eval_iters=1", "--dropout=0.1"];
     const whole = await run("train", [...flags, `--out_dir=${folder}/whole`]);
@@ -144,9 +144,9 @@ Deno.test("Ctrl-C saves, and the command that is then named ends with the bytes 
     assertEquals(await lastCheckpoint(`${folder}/parts`), await lastCheckpoint(`${folder}/whole`));
   }));
 
-Deno.test("where the grammar has stood in for a text, the run goes on with it", () =>
+Deno.test("a run that began on the grammar in place of a text resumes on the grammar", () =>
   withText(async (folder) => {
-    // Neither the network nor the folder where an earlier download may lie.
+    // No permission for the network, nor for the folder with earlier downloads.
     const read = `--allow-read=.,${folder},${Deno.execPath()}`;
     const allowed = [read, "--allow-write", "--allow-env=XDG_CACHE_HOME,HOME,LOCALAPPDATA"];
     const out = `--out_dir=${folder}/out`;
@@ -158,7 +158,7 @@ Deno.test("where the grammar has stood in for a text, the run goes on with it", 
     assert(resumed.out.startsWith("the grammar in data/: train has "), resumed.out);
   }));
 
-Deno.test("Ctrl-C is heard soon where iterations are long", () =>
+Deno.test("Ctrl-C stops soon even if iterations are long", () =>
   withText(async (folder, input) => {
     const sizes = ["--n_layer=4", "--n_head=4", "--n_embd=128", "--block_size=64", "--batch_size=64", "--threads=1"];
     const flags = ["--eval_iters=1", "--max_iters=40", "--log_interval=100", `--out_dir=${folder}/out`];
@@ -168,7 +168,7 @@ Deno.test("Ctrl-C is heard soon where iterations are long", () =>
     assert(Number(iter) <= 4, `stopped at iteration ${iter}`);
   }));
 
-Deno.test("what goes wrong takes at most two lines, on standard error, without a trace", () =>
+Deno.test("errors print at most two lines to standard error, without a stack trace", () =>
   withText(async (folder, input) => {
     await Deno.writeTextFile(`${folder}/short.txt`, "too short");
     await Deno.writeTextFile(`${folder}/empty.txt`, "");

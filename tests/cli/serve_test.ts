@@ -1,4 +1,6 @@
-/** `serve` as a process: what it answers is what `sample` writes, how it ends, and what it refuses before a model is read. */
+/**
+ * `serve` as a process: its answers equal the output of `sample`; how it stops; and errors before a model is loaded.
+ */
 import { assert, assertEquals, assertMatch, assertStringIncludes, assertThrows } from "@std/assert";
 import { ConfigError } from "../../src/errors.ts";
 import { fallbacks } from "../../src/cli/flags.ts";
@@ -8,7 +10,7 @@ import { inFolder, runCommand } from "../testing.ts";
 const root = new URL("../../", import.meta.url), decoder = new TextDecoder();
 const env = { NO_COLOR: "1", NANOGPT_DEBUG: "", DENO_V8_FLAGS: Deno.env.get("DENO_V8_FLAGS") || "--no-liftoff" };
 
-/** Starts it, with the permissions of its task. @returns also what it prints, as far as the address that it answers at */
+/** Starts the server with the permissions of its task. @returns also its output up to the address */
 async function start(args: readonly string[]) {
   const allowed = [
     "--allow-read",
@@ -46,7 +48,7 @@ async function ended(child: Deno.ChildProcess) {
   return { code, out, err };
 }
 
-/** With a small run. */
+/** Runs `body` with a small run. */
 function withRun(body: (run: string, folder: string) => Promise<void>): Promise<void> {
   return inFolder(async (folder) => {
     await Deno.writeTextFile(`${folder}/text.txt`, "the quick brown fox jumps over the lazy dog\n".repeat(70));
@@ -65,7 +67,7 @@ const post = (url: string, body: Record<string, unknown>) =>
     body: JSON.stringify(body),
   });
 
-Deno.test("serve: writes what sample writes, and after SIGTERM ends its streams and itself", () =>
+Deno.test("serve: generates the text of sample, and after SIGTERM ends its streams and exits", () =>
   withRun(async (run) => {
     const { child, shown, url } = await start([`--model=${run}`]);
     assertMatch(shown, /^run: loaded in [\d.]+ s; 64 texts at once, cpu \((wide|narrow)\), threads: 1\n/);
@@ -95,7 +97,7 @@ Deno.test("serve: writes what sample writes, and after SIGTERM ends its streams 
     assertEquals(gone, "gone");
   }));
 
-Deno.test("serve: keys are made, listed and ended, and a port that is taken is said before a model is read", () =>
+Deno.test("serve: keys are made, listed and revoked, and a port in use is an error before a model is loaded", () =>
   inFolder(async (folder) => {
     const keys = `--keys=${folder}/keys.json`, made = await runCommand("serve", keys, "--new_key=Ada");
     assertMatch(made.out, /^sk-nanogpt-\S{43}\n\nThis is the key key-\S+; it is not shown again/);
@@ -120,7 +122,7 @@ Deno.test("serve: keys are made, listed and ended, and a port that is taken is s
     assertStringIncludes(lan.err, "deno task serve:lan");
   }));
 
-Deno.test("serve: once it listens, a process and its workers may read, and no more", () =>
+Deno.test("serve: after it listens, the process and its workers have only permission to read", () =>
   inFolder(async (folder) => {
     const names = ["read", "write", "net", "run", "ffi", "sys"];
     const states = `[${names.map((name) => `Deno.permissions.querySync({ name: "${name}" }).state`)}].join()`;

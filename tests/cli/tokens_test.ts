@@ -1,4 +1,4 @@
-/** `prepare` and `tokenize`, and what train and sample make of their tokens, each in its own process. */
+/** `prepare` and `tokenize`, and `train` and `sample` with their tokens, each in its own process. */
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { writePickle } from "../../src/files/pickle_writer.ts";
 import { inFolder } from "../testing.ts";
@@ -27,7 +27,7 @@ function decode({ code, stdout, stderr }: Deno.CommandOutput): { code: number; o
 }
 const run = async (...args: Parameters<typeof command>) => decode(await command(...args).output());
 
-Deno.test("tokenize shows ids, their text, and how many there are", () =>
+Deno.test("tokenize prints ids, their text, and their number", () =>
   inFolder(async (folder) => {
     await Deno.writeTextFile(`${folder}/text.txt`, sentence);
     const shown = async (...args: string[]) => {
@@ -35,7 +35,7 @@ Deno.test("tokenize shows ids, their text, and how many there are", () =>
       assertEquals([code, err], [0, ""]);
       return out;
     };
-    // The ids that GPT-2's and GPT-4's encodings have for this sentence, from tiktoken.
+    // The ids of this sentence in the encodings of GPT-2 and GPT-4, from tiktoken.
     assertEquals(await shown("--text=The quick brown fox"), "464 2068 7586 21831\n");
     assertEquals(await shown("--text=The quick brown fox", "--tokenizer=cl100k_base"), "791 4062 14198 39935\n");
     assertEquals(await shown("--ids=464 2068,7586\n21831"), "The quick brown fox\n");
@@ -43,7 +43,7 @@ Deno.test("tokenize shows ids, their text, and how many there are", () =>
     assertEquals(await shown("--text=<|endoftext|>", "--special_tokens=allow"), "50256\n");
   }));
 
-Deno.test("what prepare writes trains, and the model writes text", () =>
+Deno.test("train reads the folder that prepare writes, and sample generates text with the model", () =>
   inFolder(async (folder) => {
     await Deno.writeTextFile(`${folder}/text.txt`, sentence.repeat(100));
     const out = `--out_dir=${folder}/data`;
@@ -70,7 +70,7 @@ Deno.test("what prepare writes trains, and the model writes text", () =>
     ]);
     assertEquals([sampled.code, sampled.err], [0, ""]);
     assert(sampled.out.startsWith("The fox") && sampled.out.endsWith("\n---------------\n"), sampled.out);
-    // The same tokens from the text itself.
+    // Training on the text itself uses the same tokens.
     const text = await run("train", [
       `--input=${folder}/text.txt`,
       "--tokenizer=gpt2",
@@ -84,7 +84,7 @@ Deno.test("what prepare writes trains, and the model writes text", () =>
     assertStringIncludes(other.err, `error: No tokens in ${folder}: it has no train.bin\n`);
   }));
 
-Deno.test("Ctrl-C stops a preparation, and the same command finishes it", () =>
+Deno.test("Ctrl-C stops prepare, and the same command finishes it", () =>
   inFolder(async (folder) => {
     await Deno.writeTextFile(`${folder}/text.txt`, sentence.repeat(2_000_000)); // 90 MB: two seconds
     const args = [`--input=${folder}/text.txt`, `--out_dir=${folder}/data`, "--threads=1"];
@@ -102,12 +102,12 @@ Deno.test("Ctrl-C stops a preparation, and the same command finishes it", () =>
     const { at } = JSON.parse(await Deno.readTextFile(`${folder}/data/prepare.json`));
     assert(at > 0 && at < 90e6, `${at}`);
     const finished = await run("prepare", args);
-    // Ten tokens and the line's end, as of one sentence: its tokens do not depend on its neighbours.
+    // Each sentence has ten tokens and the newline, because its tokens do not depend on its neighbours.
     assertStringIncludes(finished.out, "train has 19,800,000 tokens, val has 2,200,000 tokens\n");
     assertEquals((await Deno.stat(`${folder}/data/val.bin`)).size, 4_400_000);
   }));
 
-Deno.test("what goes wrong with tokens takes at most two lines", () =>
+Deno.test("errors of prepare and tokenize print at most two lines", () =>
   inFolder(async (folder) => {
     await Deno.writeTextFile(`${folder}/text.txt`, `<|endoftext|>${sentence}`);
     const input = `--input=${folder}/text.txt`, out = `--out_dir=${folder}/data`;
@@ -145,7 +145,7 @@ async function succeeds(...args: Parameters<typeof command>): Promise<string> {
   return out;
 }
 
-Deno.test("a text without line ends trains, and sample begins as train's own sample", () =>
+Deno.test("train takes a text without newlines, and sample begins like the sample at the end of train", () =>
   inFolder(async (folder) => {
     await Deno.writeTextFile(`${folder}/dna.txt`, "ACGT".repeat(500));
     const out_dir = `--out_dir=${folder}/out`;
@@ -161,7 +161,7 @@ Deno.test("a text without line ends trains, and sample begins as train's own sam
     assertStringIncludes(empty.err, "--start is empty, and this model has no <|endoftext|>");
   }));
 
-Deno.test("a text with special tokens trains and is evaluated as the flag says, and an empty start is one of them", () =>
+Deno.test("train and eval encode special tokens as the flag says, and an empty start is a special token", () =>
   inFolder(async (folder) => {
     const input = `--input=${folder}/text.txt`, out_dir = `--out_dir=${folder}/out`;
     await Deno.writeTextFile(`${folder}/text.txt`, `${sentence}<|endoftext|>`.repeat(40));
@@ -182,7 +182,7 @@ Deno.test("a text with special tokens trains and is evaluated as the flag says, 
     assertMatch(shown, /^<\|endoftext\|>/);
   }));
 
-Deno.test("nanoGPT's folders of words and of bare ids train, and sample prints them", () =>
+Deno.test("train takes nanoGPT's folders of words and of ids without a vocabulary, and sample prints them", () =>
   inFolder(async (folder) => {
     const words = new Map([[0, "C4"], [1, "D4"], [2, "rest"]]),
       bytes = new Uint8Array(

@@ -1,4 +1,4 @@
-/** What generation does besides transformers' (see golden/): ends, batches, what slides past the block size, and refusals. */
+/** Generation: ends, batches, sliding past the block size, and errors. Comparisons with transformers are in golden/. */
 import { assert, assertAlmostEquals, assertEquals, assertRejects } from "@std/assert";
 import { noGrad } from "../../src/engine/autograd.ts";
 import type { Device } from "../../src/engine/device.ts";
@@ -23,17 +23,17 @@ function makeModel(device: Device): GPT {
     generator.normal(values, 0, 0.5);
     device.write(weight.storage, values);
   }
-  layOutWeights(model); // as its first generation would
+  layOutWeights(model); // like the first generation
   return model.eval();
 }
 
-/** Also sees that nothing is left behind. */
+/** Runs `body` with a model, and checks that all memory is freed. */
 async function withModel(name: string, body: (model: GPT) => Promise<void>): Promise<void> {
   const device = await openDevice(name, { threads: 1 });
   try {
     const model = makeModel(device), { tensors, bytes } = device.memory();
     await body(model);
-    layOutWeights(model); // where it has written weights, the copies went
+    layOutWeights(model); // writing weights disposed of the copies
     const after = device.memory();
     assertEquals([after.tensors, after.bytes], [tensors, bytes]);
   } finally {
@@ -56,7 +56,7 @@ async function logitsOf(model: GPT, seen: number[]): Promise<number[]> {
 }
 
 for (const name of ["reference", "cpu"]) {
-  Deno.test(`generation: sliding begins anew with the later half of the window (${name})`, () =>
+  Deno.test(`generation: sliding restarts with the later half of the window (${name})`, () =>
     withModel(name, async (model) => {
       for (
         const prompt of [
@@ -66,7 +66,7 @@ for (const name of ["reference", "cpu"]) {
           Array.from({ length: 20 }, (_, i) => i % V),
         ]
       ) {
-        // Spelt out: a window grows to the block size; with the next token it is its own last half.
+        // Written out: a window grows to the block size; with the next token, only its last half stays.
         const tokens = [...prompt], expected: number[] = [];
         let window = prompt.slice(-BLOCK);
         for (let i = 0; i < 25; i++) {
@@ -77,11 +77,11 @@ for (const name of ["reference", "cpu"]) {
         }
         const options = { maxNewTokens: 25, temperature: 0, overflow: "slide" } as const;
         assertEquals(idsOf(await all(model, prompt, options)), expected);
-        assertEquals(idsOf(await all(model, prompt, { ...options, logprobs: true })), expected); // chosen by the host
+        assertEquals(idsOf(await all(model, prompt, { ...options, logprobs: true })), expected); // log-probabilities do not change the tokens
       }
     }));
 
-  Deno.test(`generation: device and host choose the same, one by one and in a batch, past the block size (${name})`, () =>
+  Deno.test(`generation: a batch gives the tokens of single texts, with and without log-probabilities, past the block size (${name})`, () =>
     withModel(name, async (model) => {
       for (const overflow of ["crop", "slide"] as const) {
         const options = { maxNewTokens: 20, temperature: 0.8, topK: 6, seed: 3, overflow, numReturnSequences: 3 };
@@ -99,7 +99,7 @@ for (const name of ["reference", "cpu"]) {
     }));
 }
 
-Deno.test("generation: log-probabilities are the model's own, whatever else is asked for", () =>
+Deno.test("generation: log-probabilities are the model's own, independent of other options", () =>
   withModel("reference", async (model) => {
     const options = { maxNewTokens: 5, temperature: 0.5, topP: 0.5, repetitionPenalty: 2, topLogprobs: 4, seed: 8 };
     const seen = [4, 7];
@@ -114,7 +114,7 @@ Deno.test("generation: log-probabilities are the model's own, whatever else is a
     assertEquals((await all(model, seen.slice(0, 2), { ...options, topLogprobs: 0 }))[0].topLogprobs, []);
   }));
 
-Deno.test("generation: a stop string ends the text before it, wherever tokens end", () =>
+Deno.test("generation: a text ends before a stop string, which need not end at a token's border", () =>
   withModel("cpu", async (model) => {
     const options = { maxNewTokens: 30, seed: 4, tokenizer },
       free = await all(model, [0], options),
@@ -125,19 +125,19 @@ Deno.test("generation: a stop string ends the text before it, wherever tokens en
     for (const stop of [text.slice(10, 13), text.slice(0, 1), text.slice(27)]) {
       const end = text.indexOf(stop), stopped = await all(model, [0], { ...options, stopStrings: ["zz", stop] });
       assertEquals(textOf(stopped), text.slice(0, end));
-      assertEquals(stopped.length, end + stop.length); // the token that completes it is the last one
+      assertEquals(stopped.length, end + stop.length); // the last token completes the string
       assertEquals(stopped.at(-1)!.finishReason, "stop");
     }
     const never = await all(model, [0], { ...options, stopStrings: text.slice(28) + "zz" });
-    assertEquals(textOf(never), text); // what was held back comes in the end
+    assertEquals(textOf(never), text); // text that was held back is returned at the end
   }));
 
-Deno.test("generation: stop strings are found whatever the pieces", () => {
+Deno.test("generation: stop strings are found in pieces of any length", () => {
   const random = new RandomGenerator(1);
   const string = (length: number) => Array.from({ length }, () => "ab"[random.randint(2)]).join("");
   for (let i = 0; i < 500; i++) {
     const text = string(20), stops = Array.from({ length: 1 + random.randint(3) }, () => string(1 + random.randint(5)));
-    let end = 0; // of the shortest beginning of the text that has a stop string
+    let end = 0; // length of the shortest prefix of the text that has a stop string
     while (end <= text.length && !stops.some((stop) => text.slice(0, end).includes(stop))) end++;
     const places = stops.map((stop) => text.slice(0, end).indexOf(stop)).filter((at) => at >= 0);
     const expected = end > text.length ? text : text.slice(0, Math.min(...places));
@@ -154,7 +154,7 @@ Deno.test("generation: stop strings are found whatever the pieces", () => {
   }
 });
 
-Deno.test("generation: an end token is the last one, no text, and puts the generator back", () =>
+Deno.test("generation: an end token is yielded last without text, and the generator's later draws are taken back", () =>
   withModel("cpu", async (model) => {
     const options = { maxNewTokens: 30, tokenizer }, ids = idsOf(await all(model, [0], { ...options, seed: 4 }));
     const eosTokenId = ids[12], length = ids.indexOf(eosTokenId) + 1, generator = new RandomGenerator(4);
@@ -167,7 +167,7 @@ Deno.test("generation: an end token is the last one, no text, and puts the gener
     assertEquals(generator.getState(), other.getState());
   }));
 
-Deno.test("generation: a signal and a reader who has had enough end a batch, chosen on the device or the host", () =>
+Deno.test("generation: a signal, or leaving the loop, ends a batch", () =>
   withModel("cpu", async (model) => {
     for (const topP of [1, 0.9]) {
       const controller = new AbortController(), seen: number[] = [], numReturnSequences = 3;
@@ -182,7 +182,7 @@ Deno.test("generation: a signal and a reader who has had enough end a batch, cho
     }
   }));
 
-/** Σ (seen − expected)² / expected, whose mean is the number of kinds less one, and deviation √(2 · that). */
+/** χ² = Σ (seen − expected)² / expected. Its mean is the number of kinds − 1, and its deviation √(2 · mean). */
 async function chiSquare(model: GPT, options: SequencesOptions, shares: number[], rounds: number): Promise<number> {
   const counts = new Array<number>(V).fill(0), generator = new RandomGenerator(5);
   for (let i = 0; i < rounds; i++) {
@@ -196,7 +196,7 @@ async function chiSquare(model: GPT, options: SequencesOptions, shares: number[]
   }, 0);
 }
 
-Deno.test("generation: tokens come as often as their probabilities say", () =>
+Deno.test("generation: tokens are drawn with their probabilities", () =>
   withModel("cpu", async (model) => {
     const logits = await logitsOf(model, [6]), rounds = 20, batch = { maxNewTokens: 1, numReturnSequences: 500 };
     const shares = (scores: number[]) => {
@@ -204,7 +204,7 @@ Deno.test("generation: tokens come as often as their probabilities say", () =>
       return exps.map((exp) => exp / sum);
     };
     const sorted = shares(logits).toSorted((a, b) => b - a), least = sorted[4];
-    const nucleus = sorted.slice(0, 5).reduce((a, b) => a + b) - least / 2; // topP that five tokens are needed for
+    const nucleus = sorted.slice(0, 5).reduce((a, b) => a + b) - least / 2; // a topP for which five tokens are needed
     const cut = shares(logits.map((x, id) => shares(logits)[id] < least ? -Infinity : x));
     const cases: [SequencesOptions, number[]][] = [
       [{ ...batch }, shares(logits)],
@@ -213,18 +213,18 @@ Deno.test("generation: tokens come as often as their probabilities say", () =>
       [{ ...batch, topP: nucleus }, cut],
       [{ ...batch, minP: least / sorted[0] * 0.999 }, cut],
       [{ ...batch, logitBias: { 3: 2, 4: -1 } }, shares(logits.map((x, id) => x + (id === 3 ? 2 : id === 4 ? -1 : 0)))],
-      [{ ...batch, presencePenalty: 1 }, shares(logits)], // nothing was generated yet
+      [{ ...batch, presencePenalty: 1 }, shares(logits)], // no effect, because no token was generated yet
     ];
     for (const [options, expected] of cases) {
       const kinds = expected.filter((share) => share > 0).length - 1,
         seen = await chiSquare(model, options, expected, rounds);
       assert(seen < kinds + 4 * Math.sqrt(2 * kinds), `${JSON.stringify(options)}: ${seen} for ${kinds}`);
     }
-    // And the test can fail: a temperature of 1.1 is not one of 1.
+    // The test can fail: it tells a temperature of 1.1 from 1.
     assert(await chiSquare(model, batch, shares(logits.map((x) => x / 1.1)), rounds) > 10 + 4 * Math.sqrt(20));
   }));
 
-Deno.test("generation: a list of prompts gives what calls one after the other give, and leaves the generator there", () =>
+Deno.test("generation: a list of prompts gives the tokens of separate calls, and leaves the generator in the same state", () =>
   withModel("reference", async (model) => {
     const prompts = [[1, 2, 3, 4, 5, 6], [7], [1, 2, 3, 4, 5, 6], [1, 2, 3, 9], [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]];
     const options = { maxNewTokens: 12, temperature: 1.2, numReturnSequences: 2, tokenizer };
@@ -274,7 +274,7 @@ Deno.test("generation: a list of prompts gives what calls one after the other gi
     );
   }));
 
-Deno.test("generation: options that cannot be used are refused", () =>
+Deno.test("generation: options that are not valid are refused", () =>
   withModel("cpu", async (model) => {
     const cases: [Partial<SequencesOptions>, string][] = [
       [{ maxNewTokens: undefined }, "maxNewTokens or maxLength is missing"],

@@ -1,4 +1,7 @@
-/** Many texts at once: each row is what it is alone, however many join and leave beside it; slots, prefixes, errors, memory. */
+/**
+ * Many texts at once: other rows that join and leave do not change a row's tokens; also slots, prefixes, errors and
+ * memory.
+ */
 import { assert, assertAlmostEquals, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { noGrad } from "../../src/engine/autograd.ts";
 import type { Device } from "../../src/engine/device.ts";
@@ -27,11 +30,11 @@ function makeModel(device: Device): GPT {
   return model.eval();
 }
 
-/** Also sees that nothing is left behind. */
+/** Runs `body` with a model, and checks that all memory is freed. */
 async function withModel(name: string, body: (model: GPT) => Promise<void>, threads = 1): Promise<void> {
   const device = await openDevice(name, { threads });
   try {
-    const model = makeModel(device), lay = () => alone(model, { prompt: [0], maxNewTokens: 1 }); // copies of weights stay
+    const model = makeModel(device), lay = () => alone(model, { prompt: [0], maxNewTokens: 1 }); // makes copies of weights, which stay
     await lay();
     const { tensors, bytes } = device.memory();
     await body(model);
@@ -43,7 +46,7 @@ async function withModel(name: string, body: (model: GPT) => Promise<void>, thre
   }
 }
 
-/** Options of all kinds, and a prompt of some length, from a seed. */
+/** A random request for a seed: options of all kinds, and a prompt of random length. */
 function request(seed: number): RowRequest {
   const random = new RandomGenerator(seed), pick = <T>(...of: T[]): T => of[random.randint(of.length)];
   return {
@@ -67,7 +70,7 @@ function request(seed: number): RowRequest {
 const alone = (model: GPT, { prompt, ...options }: RowRequest, cache?: CacheType): Promise<RowToken[]> =>
   Array.fromAsync(generateSequences(model, prompt, { ...options, cache }), ({ sequence: _, ...token }) => token);
 
-/** Byte for byte; on a GPU the ids, which are equal where the two best differ enough, and about the rest. */
+/** Compares tokens exactly, or with `exact` false (on a GPU) allows a small difference between log-probabilities. */
 function assertSame(actual: RowToken[], expected: RowToken[], exact: boolean, what: string): void {
   if (exact) return assertEquals(actual, expected, what);
   assertEquals(
@@ -83,8 +86,8 @@ for (const name of names) {
     ? [["f32", 1], ["f32", 2], ["f32", 3], ["f32", 4], ["bf16", 1], ["bf16", 3]]
     : [["f32", 1], ["bf16", 1]];
   for (const [cache, threads] of ways) {
-    const count = name === "cpu" ? 64 : 24; // others take long
-    Deno.test(`rows: ${count} rows of all kinds, joining and leaving at any step, are each what they are alone (${name}, threads: ${threads}, cache: ${cache})`, () =>
+    const count = name === "cpu" ? 64 : 24; // other devices are slow
+    Deno.test(`rows: ${count} rows of all kinds that join and leave at any step have the tokens of single texts (${name}, threads: ${threads}, cache: ${cache})`, () =>
       withModel(name, async (model) => {
         const exact = !name.startsWith("webgpu"), random = new RandomGenerator(9);
         using rows = new Rows(model, { slots: 9, piece: 7, cache });
@@ -96,7 +99,7 @@ for (const name of names) {
             const seed = waiting.pop()!, leaves = random.randint(4) === 0 ? random.randint(12) : Infinity;
             going.set(seed, { row: rows.add(request(seed)), tokens: [], leaves });
           }
-          for (const [seed, { row, tokens, leaves }] of going) { // some of them ask for more than others
+          for (const [seed, { row, tokens, leaves }] of going) { // some rows take more tokens than other rows
             for (let asks = random.randint(3); asks > 0 && going.has(seed); asks--) {
               const { value } = await row.next();
               if (value) tokens.push(value);
@@ -116,7 +119,7 @@ for (const name of names) {
   }
 }
 
-Deno.test("rows: where reading is slow, several steps go to a reading, whatever is asked for, and what is behind an end is dropped", () =>
+Deno.test("rows: where reading is slow, one read serves several steps, and tokens after an end are discarded", () =>
   withModel("reference", async (model) => {
     const { device } = model,
       { read } = device,
@@ -131,17 +134,17 @@ Deno.test("rows: where reading is slow, several steps go to a reading, whatever 
     Object.assign(device, { readsAtOnce: true });
     device.read = read;
     assertEquals(texts, expected);
-    assert(reads < 40, `${reads} readings, of ids and of log-probabilities`); // one by one it were 80
+    assert(reads < 40, `${reads} readings, of ids and of log-probabilities`); // 80 with one read for each token
   }));
 
-Deno.test("rows: readers that run beside each other get their texts, at the speed of the steps", () =>
+Deno.test("rows: concurrent readers get their texts at the speed of the steps", () =>
   withModel("reference", async (model) => {
     using rows = new Rows(model, { slots: 5 });
     const texts = await Promise.all([1, 2, 3, 4, 5].map((seed) => Array.fromAsync(rows.add(request(seed)))));
     for (const [i, text] of texts.entries()) assertEquals(text, await alone(model, request(i + 1)));
   }));
 
-Deno.test("rows: what prompts have in common is read once, also of rows that are over, but not with other weights", () =>
+Deno.test("rows: a common prefix of prompts is processed once, also after rows have ended, but not after weights have changed", () =>
   withModel("reference", async (model) => {
     const shown: number[] = [], { forward } = model;
     model.forward = ((...args: Parameters<typeof forward>) => {
@@ -158,23 +161,23 @@ Deno.test("rows: what prompts have in common is read once, also of rows that are
     using rows = new Rows(model, { slots: 4 });
     const three = [0, 1, 2].map(() => rows.add({ prompt, ...options }));
     for (const row of three) assertEquals(await Array.fromAsync(row), whole);
-    assertEquals(shown, [40, 2]); // two rows show their last token, the rest is copied
+    assertEquals(shown, [40, 2]); // two rows process their last token, and the rest is copied
     shown.length = 0;
     assertEquals(await Array.fromAsync(rows.add({ prompt: [...prompt.slice(0, 30), 1, 2], ...options })), other);
-    assertEquals(shown, [2]); // in a slot that has the rest, or copied there
-    const going = rows.add({ prompt, maxNewTokens: 5 }); // what it has of the prompt is of old weights, too
+    assertEquals(shown, [2]); // the rest is already in the slot, or copied to it
+    const going = rows.add({ prompt, maxNewTokens: 5 }); // its part of the prompt was computed with old weights, too
     await going.next();
     const weight = model.transformer.ln_f.weight, before = await weight.data();
     model.device.write(weight.storage, before.map((value) => 2 * value));
     const changed = await expected(prompt);
     assertEquals(await Array.fromAsync(rows.add({ prompt, ...options })), changed);
-    assertEquals(shown, [41]); // all of it, beside the row that writes
+    assertEquals(shown, [41]); // the whole prompt, and one token of the row that generates
     going.abort();
     model.device.write(weight.storage, before);
     model.forward = forward;
   }));
 
-Deno.test("rows: a prompt's log-probabilities, in pieces of any size, and without another token", () =>
+Deno.test("rows: a prompt's log-probabilities, in pieces of any size, and without generating a token", () =>
   withModel("reference", async (model) => {
     const prompt = Array.from({ length: 33 }, (_, i) => (i * 7 + i * i) % V);
     const ids = model.device.tensor(prompt, [1, 33], { dtype: "i32" });
@@ -188,8 +191,8 @@ Deno.test("rows: a prompt's log-probabilities, in pieces of any size, and withou
     for (const tensor of [ids, logits.logits, logits.loss]) tensor.dispose();
     for (const [piece, maxNewTokens] of [[128, 0], [5, 3], [1, 0], [11, 1]]) {
       using rows = new Rows(model, { slots: 3, piece });
-      rows.add({ prompt: [1], maxNewTokens: 40, seed: 1 }); // beside a row that writes
-      const plain = rows.add({ prompt, maxNewTokens: 1 }); // nothing of it is taken for the one that is scored
+      rows.add({ prompt: [1], maxNewTokens: 40, seed: 1 }); // together with a row that generates
+      const plain = rows.add({ prompt, maxNewTokens: 1 }); // its keys and values are not reused for the row with log-probabilities
       const row = rows.add({ prompt, maxNewTokens, promptLogprobs: 4, temperature: 0 });
       const scores = await row.promptLogprobs();
       assertEquals(scores.length, 32);
@@ -207,7 +210,7 @@ Deno.test("rows: a prompt's log-probabilities, in pieces of any size, and withou
     assertEquals(rows.free, 1);
   }));
 
-Deno.test("rows: leaving the loop, an abort, a signal and an error each free the slot at once, and the others go on", () =>
+Deno.test("rows: leaving the loop, an abort, a signal and an error each free the slot at once, and other rows go on", () =>
   withModel("cpu", async (model) => {
     using rows = new Rows(model, { slots: 4 });
     const other = rows.add({ prompt: [1, 2], maxNewTokens: 30, seed: 5 }), tokens: RowToken[] = [];
@@ -224,7 +227,7 @@ Deno.test("rows: leaving the loop, an abort, a signal and an error each free the
     const signalled = rows.add({ prompt: [3], maxNewTokens: 20, signal: controller.signal });
     await signalled.next();
     controller.abort();
-    for (let i = 0; i < 4; i++) await goOn(); // until the next step, for some tokens are there
+    for (let i = 0; i < 4; i++) await goOn(); // several calls, because some tokens are already computed
     assertEquals(rows.free, 3);
     assertEquals(await Array.fromAsync(signalled), []);
     const logitBias = Object.fromEntries(Array.from({ length: V }, (_, id) => [id, -Infinity]));
@@ -233,7 +236,7 @@ Deno.test("rows: leaving the loop, an abort, a signal and an error each free the
     assertEquals(rows.free, 3);
     tokens.push(...await Array.fromAsync(other));
     assertSame(tokens, await alone(model, { prompt: [1, 2], maxNewTokens: 30, seed: 5 }), true, "the other row");
-    // An error of a step ends the rows of that step; those that come after are not touched by it.
+    // An error of a step ends the rows of that step, but not rows that are added later.
     const { forward } = model,
       [a, b] = [rows.add({ prompt: [9, 8], maxNewTokens: 9 }), rows.add({ prompt: [5], maxNewTokens: 9 })];
     model.forward = () => {
@@ -250,7 +253,7 @@ Deno.test("rows: leaving the loop, an abort, a signal and an error each free the
     model.device.write(weight.storage, values);
   }));
 
-Deno.test("rows: a generator from outside is left where the tokens that were taken have left it", () =>
+Deno.test("rows: the state of the caller's generator depends only on the tokens that were taken", () =>
   withModel("cpu", async (model) => {
     const generator = new RandomGenerator(4),
       state = (draws: number) => {
@@ -262,10 +265,11 @@ Deno.test("rows: a generator from outside is left where the tokens that were tak
     const row = rows.add({ prompt: [1], maxNewTokens: 20, generator }),
       beside = rows.add({ prompt: [2], maxNewTokens: 20 });
     await row.next();
-    for (let i = 0; i < 5; i++) await beside.next(); // row's next tokens are there, and not taken
+    for (let i = 0; i < 5; i++) await beside.next(); // the next tokens of `row` are computed, and not taken
     row.abort();
     assertEquals(generator.getState(), state(1));
-    // Sequences of one generator, whose prompt is long enough to be copied: then the first is a step ahead.
+    // Sequences share a generator. Their prompt is long enough to be copied, which makes the first sequence one step
+    // ahead.
     const prompt = Array.from({ length: 30 }, (_, i) => i % V), shared = new RandomGenerator(4);
     const sequences = rows.addSequences({ prompt, maxNewTokens: 4, generator: shared, topLogprobs: 1 }, 3);
     const texts = await Promise.all(sequences.map((row) => Array.fromAsync(row)));
@@ -277,7 +281,7 @@ Deno.test("rows: a generator from outside is left where the tokens that were tak
     for (const { sequence, id } of expected) assertEquals(texts[sequence].shift()!.id, id);
   }));
 
-Deno.test("rows: a thousand through sixteen slots leave the memory as it was", () =>
+Deno.test("rows: a thousand rows through sixteen slots leave no memory allocated", () =>
   withModel("cpu", async (model) => {
     using rows = new Rows(model, { slots: 16 });
     const random = new RandomGenerator(1), going: Row[] = [];
@@ -298,7 +302,7 @@ Deno.test("rows: a thousand through sixteen slots leave the memory as it was", (
     assertEquals(used(), memory);
   }));
 
-Deno.test("rows: what cannot be is refused, and takes no slot", () =>
+Deno.test("rows: requests that are not valid are refused, and take no slot", () =>
   withModel("cpu", async (model) => {
     using rows = new Rows(model, { slots: 2 });
     const cases: [Partial<RowRequest>, string][] = [
@@ -341,7 +345,7 @@ Deno.test("rows: what cannot be is refused, and takes no slot", () =>
       ] as const
     ) assertThrows(() => new Rows(model, options), ConfigError, message);
     const large = new GPT({ vocabSize: 5, blockSize: 1024, nLayer: 1, nHead: 1, nEmbd: 64 }, { device: model.device });
-    // Keys and values of a text: 2 · 1024 · 64 · 4 bytes, half a MiB; of 8192 texts the 4 GiB that the whole memory has.
+    // The keys and values of a text take 2 · 1024 · 64 · 4 bytes, half a MiB. 8192 texts need 4 GiB, the whole memory.
     for (
       const [slots, cache, each, fit] of [
         [8192, "f32", "0.000488", /; 8[01]\d\d texts would fit, 16[0-3]\d\d with cache: "bf16"$/],
@@ -358,7 +362,7 @@ Deno.test("rows: what cannot be is refused, and takes no slot", () =>
     large.dispose();
   }));
 
-Deno.test("rows: what a row asks for besides is counted when it is added, and refused with the figures before it has a slot", () =>
+Deno.test("rows: the memory for a row's options is counted when the row is added; if it does not fit, the row gets no slot", () =>
   withModel("cpu", async ({ device }) => {
     const sizes = { vocabSize: 4096, blockSize: 64, nLayer: 1, nHead: 1, nEmbd: 16 };
     using model = new GPT(sizes, { device }).eval();
@@ -370,10 +374,10 @@ Deno.test("rows: what a row asks for besides is counted when it is added, and re
       try {
         return add();
       } finally {
-        delete (device as { capacity?: unknown }).capacity; // the class's own again
+        delete (device as { capacity?: unknown }).capacity; // restores the getter of the class
       }
     };
-    // Keys and values of 64 texts, 2 · 64 · 16 · 4 bytes each, are half a MiB.
+    // The keys and values of 64 texts take 2 · 64 · 16 · 4 bytes each, half a MiB together.
     const cases = [
       [{ frequencyPenalty: 1 }, "tables of bias and penalties 0.00195 GiB, keys and values 0.000488 GiB", 2.5], // 64 · 2 · 4096
       [{ logitBias: { 3: 1 } }, "tables of bias and penalties 0.00195 GiB", 2.5],
@@ -389,11 +393,11 @@ Deno.test("rows: what a row asks for besides is counted when it is added, and re
       within(mib, add).abort();
     }
     await within(2.5, () => rows.add({ ...given, frequencyPenalty: 1 })).next();
-    within(0, () => rows.add({ ...given, frequencyPenalty: 2 })); // the tables are there
+    within(0, () => rows.add({ ...given, frequencyPenalty: 2 })); // the tables are already allocated
   }));
 
-for (const mode of ["train", "eval"] as const) { // passes switch dropout off, and on again
-  Deno.test(`rows: between two steps of an optimizer the same rows write what the weights of the time write alone (${mode})`, async () => {
+for (const mode of ["train", "eval"] as const) { // passes turn dropout off, and on again
+  Deno.test(`rows: after each step of an optimizer, rows have the tokens that the current weights give alone (${mode})`, async () => {
     using device = await openDevice("cpu", { threads: 2 });
     const model = makeModel(device)[mode](), prompt = Array.from({ length: 20 }, (_, i) => (i * 7) % V);
     const tokens = device.tensor(Int32Array.from({ length: 60 }, (_, i) => (i * i) % V), [4, 15]);
@@ -417,11 +421,11 @@ for (const mode of ["train", "eval"] as const) { // passes switch dropout off, a
       memory.push(device.memory().bytes);
       update();
     }
-    assertEquals(seen.size, 4); // each step shows
+    assertEquals(seen.size, 4); // each step changes the tokens
     assertEquals(memory.slice(2), memory.slice(1, 3));
     const [before] = await alone(model, requests[1]), going = rows.add(requests[1]);
     assertEquals((await going.next()).value, before);
-    const waiting = rows.add(requests[0]); // what it has in common with the other, the other has of old weights
+    const waiting = rows.add(requests[0]); // the other row computed their common prefix with old weights
     update();
     assertEquals(await Array.fromAsync(waiting), await alone(model, requests[0]));
     assertEquals((await Array.fromAsync(going)).length, 34); // goes on

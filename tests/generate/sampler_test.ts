@@ -22,7 +22,7 @@ function makeModel(device: Device): GPT {
     generator.normal(values, 0, 0.5);
     device.write(weight.storage, values);
   }
-  layOutWeights(model); // as its first generation would
+  layOutWeights(model); // like the first generation
   return model;
 }
 
@@ -38,7 +38,7 @@ async function withModel(name: string, body: (model: GPT) => Promise<void>): Pro
 const tokens = (model: GPT, prompt: number[], options: GenerateOptions) =>
   Array.fromAsync(generate(model, prompt, options));
 
-/** The logits for the token after those seen. */
+/** The logits for the next token. */
 async function logitsOf(model: GPT, seen: number[]): Promise<number[]> {
   const ids = model.device.tensor(seen, [1, seen.length], { dtype: "i32" });
   const { logits } = noGrad(() => model.forward(ids)), values = [...await logits.data()];
@@ -46,7 +46,7 @@ async function logitsOf(model: GPT, seen: number[]): Promise<number[]> {
   return values;
 }
 
-/** nanoGPT's generate, spelt out in f64: a whole forward pass a token, top-k by sorting, softmax, p / q. */
+/** nanoGPT's generate in f64: a whole forward pass for each token, top-k by sorting, softmax, argmax of p / q. */
 async function spelledOut(
   model: GPT,
   prompt: number[],
@@ -68,7 +68,7 @@ async function spelledOut(
 }
 
 for (const name of ["reference", "cpu"]) {
-  Deno.test(`sampler: with the cache and beyond the block size, as nanoGPT's generate spelt out (${name})`, () =>
+  Deno.test(`sampler: nanoGPT's generate gives the same tokens, with the cache and past the block size (${name})`, () =>
     withModel(name, async (model) => {
       const long = Array.from({ length: 20 }, (_, i) => i % V);
       for (
@@ -76,7 +76,7 @@ for (const name of ["reference", "cpu"]) {
           [[3], { maxNewTokens: 30, seed: 42 }], // from one token past the block size
           [[1, 2, 3], { maxNewTokens: 30, seed: 7, temperature: 0.8, topK: 3 }],
           [long.slice(0, BLOCK), { maxNewTokens: 10, seed: 7, temperature: 2, topK: 200 }], // full from the start
-          [long, { maxNewTokens: 10, seed: 1337 }], // more than the model sees
+          [long, { maxNewTokens: 10, seed: 1337 }], // longer than the block size
         ] as const
       ) {
         assertEquals(await tokens(model, [...prompt], options), await spelledOut(model, [...prompt], options));
@@ -84,7 +84,7 @@ for (const name of ["reference", "cpu"]) {
     }));
 }
 
-Deno.test("sampler: samples come one after the other from one generator, and a seed is a new one", () =>
+Deno.test("sampler: a generator draws one sample after the other, and a seed makes a new generator", () =>
   withModel("cpu", async (model) => {
     const options = { maxNewTokens: 12 }, generator = new RandomGenerator(42);
     const first = await tokens(model, [0], { ...options, generator });
@@ -97,7 +97,7 @@ Deno.test("sampler: samples come one after the other from one generator, and a s
     assertEquals(await tokens(model, [0], options), await tokens(model, [0], { ...options, seed: 1337 }));
   }));
 
-Deno.test("sampler: temperature 0 and topK 1 take the likeliest token, and temperature 0 draws nothing", () =>
+Deno.test("sampler: temperature 0 and topK 1 take the most likely token, and temperature 0 draws no noise", () =>
   withModel("cpu", async (model) => {
     const generator = new RandomGenerator(5), before = generator.getState();
     const greedy = await tokens(model, [4], { maxNewTokens: 20, temperature: 0, generator });
@@ -106,7 +106,7 @@ Deno.test("sampler: temperature 0 and topK 1 take the likeliest token, and tempe
     assertEquals(greedy, await tokens(model, [4], { maxNewTokens: 20, temperature: 1e-6, seed: 9 }));
   }));
 
-Deno.test("sampler: ends at a signal and when its reader has had enough, and keeps no memory", () =>
+Deno.test("sampler: ends at a signal and when its reader leaves the loop, and frees its memory", () =>
   withModel("cpu", async (model) => {
     const before = model.device.memory(), controller = new AbortController(), seen: number[] = [];
     for await (const token of generate(model, [0], { maxNewTokens: 1000, signal: controller.signal })) {
@@ -151,7 +151,7 @@ Deno.test("sampler: options out of range are refused", () =>
     }
   }));
 
-/** A value of each rule that is not its neutral one: a new rule does not compile here without. */
+/** For each rule, a value that has an effect. The type makes a new rule without a value here an error. */
 const askedFor: Required<SamplingOptions> = {
   logitBias: { 2: 3 },
   repetitionPenalty: 1.7,
@@ -191,7 +191,7 @@ Deno.test("sampler: every rule of the table is applied, and has one flag", async
   assertEquals(Object.keys(samplingRules), Object.keys(askedFor));
 });
 
-Deno.test("sampler: a row's own stream depends on the seed and on each token's number alone", () =>
+Deno.test("sampler: a row's own stream depends only on its seed and the number of the token", () =>
   withModel("cpu", async (model) => {
     const options = { maxNewTokens: 20, draws: "philox", seed: 5, topP: 0.95 } as const;
     const text = await tokens(model, [3], options);
@@ -226,7 +226,7 @@ for (const name of ["reference", "cpu"]) {
     }));
 }
 
-Deno.test("sampler: topK 0 is all tokens, and a temperature that f32 cannot divide by is 0", () =>
+Deno.test("sampler: topK 0 means all tokens, and a temperature too small for f32 means 0", () =>
   withModel("cpu", async (model) => {
     const options = { maxNewTokens: 20, seed: 9 };
     assertEquals(await tokens(model, [4], { ...options, topK: 0 }), await tokens(model, [4], options));
@@ -234,7 +234,7 @@ Deno.test("sampler: topK 0 is all tokens, and a temperature that f32 cannot divi
     assertEquals(await tokens(model, [4], { ...options, temperature: 1e-39 }), greedy);
   }));
 
-Deno.test("sampler: what does not fit, or throws, leaves nothing behind, and the model in its mode", async () => {
+Deno.test("sampler: after an error, all memory is freed and the model is in its previous mode", async () => {
   const device = await openDevice("cpu", { threads: 1 });
   const model = new GPT({ vocabSize: V, blockSize: BLOCK, nLayer: 2, nHead: 2, nEmbd: 8, dropout: 0.2 }, { device });
   const before = device.memory(), allocate = device.allocate;
@@ -247,7 +247,7 @@ Deno.test("sampler: what does not fit, or throws, leaves nothing behind, and the
     const error = await tokens(model, [1, 2], { maxNewTokens: BLOCK }).then(() => undefined, (error) => error);
     assertEquals(device.memory().tensors, before.tensors, `with room for ${fits}`);
     if (left >= 0) break;
-    if (!error) continue; // a copy of a weight, which generating can do without
+    if (!error) continue; // only a copy of a weight did not fit, and generation works without it
     assert(error instanceof DeviceError && error.message.includes("no room"), `${fits}: ${error}`);
     assert(fits < 1000);
   }

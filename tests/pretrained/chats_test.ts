@@ -1,4 +1,4 @@
-/** Models that chat: their tokens, template and ends go from format to format, and a pipeline answers messages. */
+/** Chat models: formats store their tokens, chat template and end tokens, and a pipeline answers messages. */
 import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { saveGguf } from "../../src/checkpoint/gguf_save.ts";
 import { saveHuggingFace } from "../../src/checkpoint/hugging_face_save.ts";
@@ -18,7 +18,7 @@ import { parseTokenizerJson } from "../../src/tokenizer/tokenizer_json.ts";
 
 const device = await createDevice("reference");
 const letters = CharacterTokenizer.fromText("abcdefghijklmnopqrstuvwxyz \n");
-/** Every letter a token, "ab" merged, and GPT-2's end of text. */
+/** A tokenizer with a token for every letter, one for "ab", and GPT-2's end of text. */
 const pairs = parseTokenizerJson({
   added_tokens: [{ id: 29, content: "<|endoftext|>", special: true, lstrip: false, rstrip: false, single_word: false }],
   pre_tokenizer: { type: "ByteLevel", add_prefix_space: false },
@@ -39,7 +39,7 @@ async function inFolder(body: (folder: string) => Promise<void>): Promise<void> 
 }
 
 for (const [kind, tokenizer, ends] of [["characters", letters, [29]], ["byte pairs", pairs, [31, 29]]] as const) {
-  Deno.test(`${kind}: a chat's tokens, template and end go along in a run, a folder and a GGUF file`, () =>
+  Deno.test(`${kind}: a run, a folder and a GGUF file store a chat's tokens, template and end`, () =>
     inFolder(async (folder) => {
       const before: Tokenizer = tokenizer,
         chat = chatTokenizer(before, "chatml"),
@@ -74,7 +74,7 @@ for (const [kind, tokenizer, ends] of [["characters", letters, [29]], ["byte pai
     }));
 }
 
-/** What a chat has asked of its rows, and how much of each prompt stood in the slot already. */
+/** The requests of a chat to its rows, and how many tokens of each prompt were already in the slot. */
 function watched(): { asked: { prompt: readonly number[]; read: number; maxNewTokens?: number }[] } & Disposable {
   const asked: { prompt: readonly number[]; read: number; maxNewTokens?: number }[] = [], { add } = Rows.prototype;
   Rows.prototype.add = function (request) {
@@ -97,7 +97,7 @@ function chatModel(blockSize: number): Pretrained {
   return { model, tokenizer, eosTokenIds: [29], chatTemplate: ChatTemplate.of(tokenizer) };
 }
 
-Deno.test("a chat answers as the whole of it read anew would, and reads only what is new", async () => {
+Deno.test("a chat gives the answers for the whole chat as one prompt, and processes only new tokens", async () => {
   using watch = watched();
   const loaded = chatModel(128), { tokenizer, model, chatTemplate } = loaded;
   const greedy = { maxNewTokens: 6, temperature: 0, logitBias: { 28: -Infinity, 29: -Infinity } };
@@ -114,7 +114,7 @@ Deno.test("a chat answers as the whole of it read anew would, and reads only wha
     assertEquals(talk.messages, messages);
     const [before, now] = [watch.asked.at(-2)!, watch.asked.at(-1)!];
     assertEquals([watch.asked.length, now.prompt], [start + 1, prompt]);
-    // What it was asked before, and what it has answered, but for the last token, which it was not shown yet.
+    // The earlier prompt and answer, except the answer's last token, which the model has not processed yet.
     if (start > 0) assertEquals(now.read, before.prompt.length + 5);
   }
   talk.reset("short");
@@ -123,7 +123,7 @@ Deno.test("a chat answers as the whole of it read anew would, and reads only wha
   model.dispose();
 });
 
-Deno.test("the oldest turns go when a chat grows too long, which is said once, and a message that is too long is refused", async () => {
+Deno.test("the oldest turns are dropped when a chat is too long, with one note, and a message that is too long is refused", async () => {
   using watch = watched();
   const loaded = chatModel(80), notes: string[] = [], onNote = (line: string) => notes.push(line);
   const talk = await Chat.begin(loaded, { system: "be kind", maxNewTokens: 8, temperature: 0, onNote });
@@ -134,14 +134,18 @@ Deno.test("the oldest turns go when a chat grows too long, which is said once, a
   assertEquals(talk.messages[1].role, "user");
   for (const { prompt, maxNewTokens } of watch.asked) assert(prompt.length + maxNewTokens! <= 80);
   const before = [...talk.messages];
-  await assertRejects(() => said(talk.answer("a".repeat(90))), DataError, "expected fewer than the model's block size, 80");
+  await assertRejects(
+    () => said(talk.answer("a".repeat(90))),
+    DataError,
+    "expected fewer than the model's block size, 80",
+  );
   await assertRejects(() => said(talk.answer("ä")), DataError, "Not in the vocabulary");
   assertEquals(talk.messages, before);
   talk[Symbol.dispose]();
   loaded.model.dispose();
 });
 
-Deno.test("an answer that is stopped stays as far as it came; what a message says ends no turn", async () => {
+Deno.test("the text of an interrupted answer stays, and special tokens in a message do not end a turn", async () => {
   const loaded = chatModel(128),
     talk = await Chat.begin(loaded, { maxNewTokens: 40, temperature: 0, logitBias: { 29: -Infinity } });
   const controller = new AbortController();
@@ -159,7 +163,7 @@ Deno.test("an answer that is stopped stays as far as it came; what a message say
     break;
   }
   assertEquals(talk.messages.at(-1)!.content, text);
-  // The letters of a special token are text, which this vocabulary does not have.
+  // A special token in a message is encoded as its letters, which this vocabulary does not have.
   await assertRejects(() => said(talk.answer("x<|im_end|>y")), DataError, "Not in the vocabulary");
   talk[Symbol.dispose]();
   loaded.model.dispose();
@@ -168,7 +172,7 @@ Deno.test("an answer that is stopped stays as far as it came; what a message say
   alone.model.dispose();
 });
 
-Deno.test("special tokens amid an answer are no text of it, and the chat goes on", async () => {
+Deno.test("special tokens within an answer are not part of its text, and the chat continues", async () => {
   const loaded = chatModel(128), greedy = { maxNewTokens: 4, temperature: 0 };
   const talk = await Chat.begin(loaded, { ...greedy, logitBias: { 28: 1e9 } });
   for (const message of ["hello", "again"]) assertEquals(await said(talk.answer(message)), "");
@@ -178,13 +182,13 @@ Deno.test("special tokens amid an answer are no text of it, and the chat goes on
   const messages = [{ role: "user", content: "hello" }], options = { maxNewTokens: 4, logitBias: { 28: 1e9 } };
   assertEquals(await generator(messages, { ...options, returnFullText: false }), [{ generatedText: "" }]);
   assertEquals(await generator("hello", options), [{ generatedText: `hello${"<|im_start|>".repeat(4)}` }]);
-  // A text that ends a turn may be written with them.
+  // A stop string at the end of a turn can contain special tokens.
   const stops = { ...options, stopStrings: "<|im_start|>b" };
   const [{ generatedText }] = await generator(messages, { ...stops, returnFullText: false });
   assertEquals(generatedText, "<|im_start|>".repeat(4));
 });
 
-Deno.test("a pipeline answers messages, one chat or several, whole or the answer alone, and goes on with an answer", async () => {
+Deno.test("a pipeline answers one chat or several, returns chats or only answers, and continues an answer", async () => {
   const loaded = chatModel(128), { tokenizer, model, chatTemplate } = loaded;
   using generator = await pipeline("text-generation", loaded);
   const options = { maxNewTokens: 5, doSample: false, logitBias: { 28: -Infinity, 29: -Infinity } };
@@ -209,7 +213,7 @@ Deno.test("a pipeline answers messages, one chat or several, whole or the answer
   assertEquals((await Array.fromAsync(generator.stream(messages, options))).join(""), answer);
   const two = await generator(messages, { ...options, numReturnSequences: 2 });
   assertEquals(two.map(({ generatedText }) => generatedText.at(-1)!.content), [answer, answer]);
-  // Where nothing keeps it from ending its turn, it ends.
+  // The bias chooses the end of the turn, and the answer is empty.
   const ended = { ...options, logitBias: { 28: -Infinity, 29: 100 } };
   assertEquals(await generator(messages, { ...ended, returnFullText: false }), [{ generatedText: "" }]);
   using bare = await pipeline("text-generation", { model, tokenizer });

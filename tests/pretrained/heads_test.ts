@@ -1,4 +1,4 @@
-/** Heads out of transformers' folders and out of runs, back into folders, and the pipelines over them. */
+/** Heads loaded from Hugging Face folders and runs, saved to folders, and used by pipelines. */
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { loadHuggingFace } from "../../src/checkpoint/hugging_face.ts";
 import { saveHuggingFace } from "../../src/checkpoint/hugging_face_save.ts";
@@ -36,7 +36,7 @@ const onDevice = async (body: (device: Device) => Promise<void>) => {
   }
 };
 
-/** The same labels in the same order, and scores within the limit, however deep the lists are. */
+/** Checks for equal labels in the same order, and scores within the limit, in nested lists of any depth. */
 function assertScores(actual: unknown, wanted: unknown, what: string): void {
   if (Array.isArray(wanted)) {
     assert(Array.isArray(actual), what);
@@ -49,7 +49,7 @@ function assertScores(actual: unknown, wanted: unknown, what: string): void {
 }
 
 for (const name of ["classifier", "several"]) {
-  Deno.test(`text-classification gives what transformers' pipeline gives (${name})`, () =>
+  Deno.test(`text-classification gives the results of transformers' pipeline (${name})`, () =>
     onDevice(async (device) => {
       const own = device.memory().tensors;
       const classify = await pipeline("sentiment-analysis", `${folders}/${name}`, { device }), wanted = expected[name];
@@ -61,7 +61,7 @@ for (const name of ["classifier", "several"]) {
       assertScores(await classify(first), wanted.one, "a text gives a list of one");
       assertScores(await classify(pair), wanted.pair, "a pair gives its label alone");
       assertScores(await classify(texts), wanted.texts, "texts");
-      assertScores(await classify(texts, { topK: 2 }), wanted.top2, "the two likeliest");
+      assertScores(await classify(texts, { topK: 2 }), wanted.top2, "the two most likely labels");
       assertScores(await classify(first, { topK: null }), wanted.all, "all, sorted");
       const strings = texts.slice(0, 3);
       assertScores(await classify(strings, { topK: null, functionToApply: "sigmoid" }), wanted.sigmoid, "sigmoid");
@@ -85,7 +85,7 @@ for (const name of ["classifier", "several"]) {
     }));
 }
 
-Deno.test("a folder of GPT2DoubleHeadsModel scores choices as transformers does", () =>
+Deno.test("a folder of GPT2DoubleHeadsModel scores choices like transformers", () =>
   onDevice(async (device) => {
     const { model, head, description } = await loadHead(`${folders}/choices`, { device }), rows = new HeadRows();
     rows.add(expected.choices.tokens, { where: "row 0", label: 0 });
@@ -125,7 +125,7 @@ for (const name of ["classifier", "several", "choices"]) {
     ));
 }
 
-Deno.test("a run's head: from its checkpoint into the pipeline and into a folder, and damage", () =>
+Deno.test("a run's head is loaded from its checkpoint for a pipeline and for a folder, and damage is reported", () =>
   inFolder((folder) =>
     onDevice(async (device) => {
       const tokenizer = CharacterTokenizer.fromText("abc"), path = `${folder}/run`, rows = new HeadRows();
@@ -185,7 +185,7 @@ Deno.test("a run's head: from its checkpoint into the pipeline and into a folder
     })
   ));
 
-Deno.test("pipelines say what is missing", async () => {
+Deno.test("pipelines report what is missing", async () => {
   await assertRejects(
     () => pipeline("sentiment-analysis"),
     ConfigError,
@@ -196,7 +196,7 @@ Deno.test("pipelines say what is missing", async () => {
   await assertRejects(() => pipeline("summarization", nothing), ConfigError, "needs a model");
 });
 
-Deno.test("summarization: the hint, the first sentences, as many tokens as asked, a long text cut", () =>
+Deno.test("summarization: the hint, the first sentences, the requested number of tokens, and a long text that is cut", () =>
   onDevice(async (device) => {
     const tokenizer = CharacterTokenizer.fromText("\nTL;DR: .!abcdefghij"), { vocabSize } = tokenizer;
     const model = new GPT({ vocabSize, blockSize: 40, nLayer: 1, nHead: 2, nEmbd: 16 }, { device, seed: 3 });
@@ -207,7 +207,7 @@ Deno.test("summarization: the hint, the first sentences, as many tokens as asked
     assertEquals(summaryText, tokenizer.decode(summaryTokenIds!).trim());
     const [whole, cut] = await summarize(["abcdefghij abc", "abcdefghij abc de. ab"], options);
     assertEquals(whole.summaryTokenIds!.length, 20);
-    // 40 − 20 − 7 tokens of the hint leave room for 13.
+    // A block of 40 tokens − 20 of the summary − 7 of the hint leaves room for 13.
     assertEquals([cut], await summarize("abcdefghij ab", options));
     const greedy = await summarize("abc", { maxNewTokens: 5, doSample: false, returnText: false, returnTensors: true });
     assertEquals(Object.keys(greedy[0]), ["summaryTokenIds"]);
@@ -221,7 +221,7 @@ Deno.test("summarization: the hint, the first sentences, as many tokens as asked
     await assertRejects(() => summarize("a", { sentences: 0 }), ConfigError, "sentences is 0");
   }));
 
-Deno.test("a config.json of a head that cannot be is refused by the field's name", () =>
+Deno.test("a config.json that does not fit its head is refused with the field's name", () =>
   inFolder((folder) =>
     onDevice(async (device) => {
       const copy = async (name: string, changes: Record<string, unknown>) => {
@@ -255,12 +255,12 @@ Deno.test("a config.json of a head that cannot be is refused by the field's name
         assertEquals(device.memory().tensors, before);
       }
       const cut = `${await copy("classifier", {})}/model.safetensors`, bytes = await Deno.readFile(cut);
-      new DataView(bytes.buffer).setFloat32(bytes.length - 4, NaN, true); // of the last tensor
+      new DataView(bytes.buffer).setFloat32(bytes.length - 4, NaN, true); // in the last tensor
       await Deno.writeFile(cut, bytes);
       const before = device.memory().tensors;
       await assertRejects(() => loadHead(`${folder}/classifier`, { device }), CheckpointError, "NaN");
       assertEquals(device.memory().tensors, before);
-      const path = await copy("classifier", { id2label: null, num_labels: 3 }); // as before transformers 4
+      const path = await copy("classifier", { id2label: null, num_labels: 3 }); // the form before transformers 4
       assertEquals((await loadHead(path, { device })).description.labels, ["LABEL_0", "LABEL_1", "LABEL_2"]);
     })
   ));

@@ -1,4 +1,7 @@
-/** Downloads from a hub that is a server here: whole, broken, moved, and lying about what it has. */
+/**
+ * Downloads from a local server in place of the hub: complete, interrupted, redirected, and with wrong lengths or
+ * checksums.
+ */
 import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { downloadModel, type HubProgress, isHubModel } from "../../src/pretrained/hub.ts";
 import { CheckpointError } from "../../src/errors.ts";
@@ -15,30 +18,30 @@ async function hex(algorithm: string, ...parts: (string | Uint8Array<ArrayBuffer
   const bytes = await new Blob(parts).bytes();
   return new Uint8Array(await crypto.subtle.digest(algorithm, bytes)).toHex();
 }
-/** As git names a file. */
+/** The SHA-1 that git computes for a file. */
 const gitSha1 = (bytes: Uint8Array<ArrayBuffer>) => hex("SHA-1", `blob ${bytes.length}\0`, bytes);
 
-/** How a hub behaves other than well. */
+/** Faults of a hub. */
 interface Faults {
-  /** Bytes of the weights after which each answer breaks off, in order. */
+  /** Bytes of the weights after which each answer is cut, in order. */
   readonly breaks?: number[];
-  /** Whether it knows no ranges. */
+  /** Whether it ignores range requests. */
   readonly noRanges?: boolean;
-  /** Of the weights, in the answers to HEAD. */
+  /** Headers of the weights in answers to HEAD. */
   readonly headers?: Record<string, string>;
-  /** What it sends instead of the weights. */
+  /** The bytes that it sends instead of the weights. */
   readonly weights?: Uint8Array<ArrayBuffer>;
-  /** Answers by itself where it gives something. */
+  /** Replaces the answer to a request, unless it returns undefined. */
   readonly answer?: (request: Request) => Response | undefined;
 }
 
 interface Hub {
   readonly url: string;
-  /** METHOD name range, of each request. */
+  /** For each request "METHOD name range". */
   readonly requests: string[];
 }
 
-/** A hub that moves `gpt2` to another path, and sends weights from another server, as the real one does. */
+/** A hub that redirects `gpt2` to another path, and sends weights from another server, like the real hub. */
 async function withHub(faults: Faults, work: (hub: Hub, folder: string) => Promise<void>) {
   const requests: string[] = [], breaks = [...faults.breaks ?? []];
   const log = (request: Request) => {
@@ -60,7 +63,7 @@ async function withHub(faults: Faults, work: (hub: Hub, folder: string) => Promi
     const body = new ReadableStream({
       async start(controller) {
         controller.enqueue(part.subarray(0, Math.min(end, part.length)));
-        await new Promise((resolve) => setTimeout(resolve, 20)); // what was sent arrives before the end
+        await new Promise((resolve) => setTimeout(resolve, 20)); // lets the sent bytes arrive before the connection ends
         if (end < part.length) controller.error(new Error("broken"));
         else controller.close();
       },
@@ -113,7 +116,7 @@ Deno.test("hub: a model is downloaded once, with progress", () =>
     }
     const { length } = hub.requests;
     assertEquals(await load(hub, cacheFolder), folder);
-    assertEquals(hub.requests.length, length); // nothing was asked for
+    assertEquals(hub.requests.length, length); // no request was sent
     await Deno.remove(`${folder}/merges.txt`);
     await load(hub, cacheFolder);
     assertEquals(hub.requests.slice(length), ["HEAD merges.txt", "GET merges.txt"]);
@@ -121,9 +124,9 @@ Deno.test("hub: a model is downloaded once, with progress", () =>
     assertEquals([isHubModel("gpt2-xl"), isHubModel("gpt3")], [true, false]);
   }));
 
-Deno.test("hub: a download that breaks goes on, in the same call and in the next", () =>
+Deno.test("hub: an interrupted download is resumed, in the same call and in the next", () =>
   withHub({ breaks: [100_000, 50_000, 0] }, async (hub, cacheFolder) => {
-    const error = await assertRejects(() => load(hub, cacheFolder), CheckpointError); // the third gave nothing
+    const error = await assertRejects(() => load(hub, cacheFolder), CheckpointError); // the third attempt received nothing
     assertMatch(error.message, /^Cannot download model\.safetensors of gpt2: /);
     assertEquals(
       error.message.split("\n")[1],
@@ -136,17 +139,17 @@ Deno.test("hub: a download that breaks goes on, in the same call and in the next
     const gets = hub.requests.filter((request) => request.startsWith("GET model"));
     const from = (at: number) => `GET ${WEIGHTS} bytes=${at}-`;
     assertEquals(gets.slice(1).filter((request) => request.includes("bytes")), [
-      ...[from(100_000), from(100_000), from(150_000), from(150_000)], // each of the hub and of where the weights are
+      ...[from(100_000), from(100_000), from(150_000), from(150_000)], // each from the hub, and from the server with the weights
       ...[from(150_000), from(150_000)],
     ]);
   }));
 
-Deno.test("hub: a server that knows no ranges begins again", () =>
+Deno.test("hub: the download begins again if the server ignores ranges", () =>
   withHub({ breaks: [100_000], noRanges: true }, async (hub, cacheFolder) => {
     await assertWhole(await load(hub, cacheFolder));
   }));
 
-Deno.test("hub: a file of another length is not kept", async (t) => {
+Deno.test("hub: a file of another length is deleted", async (t) => {
   const longer = new Uint8Array(SIZE + 1), shorter = new Uint8Array(SIZE - 1);
   await t.step("too long", () =>
     withHub({ weights: longer }, async (hub, cacheFolder) => {
@@ -161,7 +164,7 @@ Deno.test("hub: a file of another length is not kept", async (t) => {
     }));
 });
 
-Deno.test("hub: a file with another checksum is not kept, and the next call fetches it anew", async (t) => {
+Deno.test("hub: a file with another checksum is deleted, and the next call downloads it again", async (t) => {
   const wrong = contents.get(WEIGHTS)!.with(7, contents.get(WEIGHTS)![7] ^ 1);
   await t.step("weights", () =>
     withHub({ weights: wrong }, async (hub, cacheFolder) => {
@@ -188,7 +191,7 @@ Deno.test("hub: a file with another checksum is not kept, and the next call fetc
     });
   });
   await t.step(
-    "an ETag that is no checksum",
+    "an ETag that is not a checksum",
     () =>
       withHub({ weights: wrong, headers: { "x-linked-etag": 'W/"a-b"' } }, async (hub, cacheFolder) => {
         assertEquals(await Deno.readFile(`${await load(hub, cacheFolder)}/${WEIGHTS}`), wrong);
@@ -196,7 +199,7 @@ Deno.test("hub: a file with another checksum is not kept, and the next call fetc
   );
 });
 
-Deno.test("hub: where it cannot be reached or has no such file, the message says what to put where", async () => {
+Deno.test("hub: if it cannot be reached or has no such file, the message says which files to put into which folder", async () => {
   let url = "";
   await withHub({ answer: () => new Response(null, { status: 503 }) }, async (hub, cacheFolder) => {
     url = hub.url;
@@ -210,12 +213,12 @@ Deno.test("hub: where it cannot be reached or has no such file, the message says
       CheckpointError,
     );
     const [first, second] = error.message.split("\n");
-    assertMatch(first, /^Cannot download config\.json of distilgpt2: .*refused/i); // nobody listens there any more
+    assertMatch(first, /^Cannot download config\.json of distilgpt2: .*refused/i); // the server is closed
     assertEquals(
       second,
       `You can put ${NAMES.join(", ")} from ${url}/distilgpt2 into ${cacheFolder}/distilgpt2 by hand`,
     );
-    // They are taken as they are, without a network.
+    // Files that the user put there are used without a network.
     for (const [name, bytes] of contents) await Deno.writeFile(`${cacheFolder}/distilgpt2/${name}`, bytes);
     await assertWhole(await downloadModel("distilgpt2", { cacheFolder, baseUrl: url }));
   } finally {
@@ -223,17 +226,17 @@ Deno.test("hub: where it cannot be reached or has no such file, the message says
   }
 });
 
-Deno.test("hub: redirections in circles end", () => {
+Deno.test("hub: endless redirects are an error", () => {
   const answer = (request: Request) => Response.redirect(request.url, 307);
   return withHub({ answer }, async (hub, cacheFolder) => {
     await assertRejects(() => load(hub, cacheFolder), CheckpointError, "redirects too often");
   });
 });
 
-Deno.test("hub: two at once share one download", () =>
+Deno.test("hub: two concurrent calls share one download", () =>
   withHub({}, async (hub, cacheFolder) => {
     const [a, b] = await Promise.all([load(hub, cacheFolder), load(hub, cacheFolder)]);
     assertEquals(a, b);
     await assertWhole(a);
-    assertEquals(hub.requests.filter((request) => request === `GET ${WEIGHTS}`).length, 2); // once of each server
+    assertEquals(hub.requests.filter((request) => request === `GET ${WEIGHTS}`).length, 2); // one for each server
   }));

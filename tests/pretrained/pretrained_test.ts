@@ -1,4 +1,4 @@
-/** Models and their tokenizers from where they are kept, and the pipeline over them. */
+/** Models and their tokenizers loaded by name, and text generation with a pipeline. */
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { saveHuggingFace } from "../../src/checkpoint/hugging_face_save.ts";
 import { nanoGPTToRun } from "../../src/checkpoint/nanogpt_run.ts";
@@ -65,7 +65,7 @@ Deno.test("pretrained: a run, a Hugging Face folder and a ckpt.pt give the same 
     }
   }));
 
-Deno.test("pretrained: of a run the best checkpoint or the last, and of nothing else the last", () =>
+Deno.test("pretrained: a run's best checkpoint or its last; other models have no last", () =>
   withFolder(async (folder, device, model) => {
     await saveFolder(folder, model);
     const description = { flags: {}, model: { ...model.config }, vocabulary: letters.toJSON() }, path = `${folder}/run`;
@@ -80,7 +80,7 @@ Deno.test("pretrained: of a run the best checkpoint or the last, and of nothing 
     }
     const last = () => loadPretrained(`${folder}/hf`, { device, checkpoint: "last" });
     await assertRejects(last, ConfigError, "hf is not a run; checkpoint last is only for a run");
-    // With a generator, initial weights are drawn and replaced: what comes next is what nanoGPT's would draw.
+    // With a generator, initial weights are drawn and replaced, so that later draws equal nanoGPT's.
     const [generator, expected] = [new RandomGenerator(7), new RandomGenerator(7)];
     const loaded = await loadPretrained(path, { device, generator });
     new GPT(CONFIG, { device, generator: expected });
@@ -90,7 +90,7 @@ Deno.test("pretrained: of a run the best checkpoint or the last, and of nothing 
     ]);
   }));
 
-Deno.test("pretrained: weights that are no finite numbers are refused by name, wherever they come from", () =>
+Deno.test("pretrained: weights that are not finite are refused with their name, in every format", () =>
   withFolder(async (folder, device, model) => {
     const { storage, size } = model.transformer.h[0].mlp.c_fc.weight, values = new Float32Array(size);
     for (const value of [NaN, Infinity, -Infinity]) {
@@ -117,7 +117,7 @@ Deno.test("pretrained: weights that are no finite numbers are refused by name, w
     }
   }));
 
-Deno.test("pretrained: a ckpt.pt names its dataset, and no other folder", () =>
+Deno.test("pretrained: a ckpt.pt can name its dataset, but no folder outside data/", () =>
   withFolder(async (folder, device, model) => {
     const here = Deno.cwd(), elsewhere = new CharacterTokenizer([..."vwxyz!"]);
     await Deno.mkdir(`${folder}/data/own.set`, { recursive: true });
@@ -147,7 +147,7 @@ Deno.test("pretrained: a ckpt.pt names its dataset, and no other folder", () =>
     }
   }));
 
-Deno.test("pretrained: what is not there, and a tokenizer of another model", () =>
+Deno.test("pretrained: errors for a missing model, and for a tokenizer of another model", () =>
   withFolder(async (folder, device, model) => {
     await saveFolder(folder, model);
     await assertRejects(() => loadPretrained(`${folder}/none`, { device }), ConfigError, "expected a run folder");
@@ -159,7 +159,7 @@ Deno.test("pretrained: what is not there, and a tokenizer of another model", () 
     assertEquals(device.memory().tensors, before);
   }));
 
-Deno.test("pipeline: from a folder, with the end of a text, seeds and streams", () =>
+Deno.test("pipeline: loads a folder, ends texts, and has seeds and streams", () =>
   withFolder(async (folder, device, model) => {
     await saveFolder(folder, model);
     const own = device.memory().tensors, generator = await pipeline("text-generation", `${folder}/hf`, { device });
@@ -167,7 +167,7 @@ Deno.test("pipeline: from a folder, with the end of a text, seeds and streams", 
     setSeed(5);
     const texts = await generator("ab", options);
     assertEquals(texts.length, 4);
-    assert(texts.every(({ generatedText }) => /^ab[a-e]*$/.test(generatedText))); // the end is no text
+    assert(texts.every(({ generatedText }) => /^ab[a-e]*$/.test(generatedText))); // the end token is not part of the text
     assert(texts.some(({ generatedText }) => generatedText.length < 42), "one of them ends before it is full");
     const next = await generator("ab", options);
     assert(JSON.stringify(next) !== JSON.stringify(texts), "the generator goes on");
@@ -177,7 +177,7 @@ Deno.test("pipeline: from a folder, with the end of a text, seeds and streams", 
     assertEquals(await generator(["ab"], { ...options, seed: 5 }), [texts]);
     const rest = texts.map(({ generatedText }) => ({ generatedText: generatedText.slice(2) }));
     assertEquals(await generator("ab", { ...options, seed: 5, returnFullText: false }), rest);
-    // An empty prompt is the end of the text before.
+    // An empty prompt becomes <|endoftext|>.
     const end = await loadTokenizer(`${folder}/hf`), start = { maxNewTokens: 3, doSample: false };
     assertEquals(await generator("", start), await generator("<|endoftext|>", { ...start, returnFullText: false }));
     assertEquals([...end.encode("<|endoftext|>", { allowedSpecial: "all" })], [5]);
