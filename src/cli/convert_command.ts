@@ -99,7 +99,7 @@ function formatOf(asked: ConvertValues["format"], { kind }: FoundModel, to: stri
   return to.endsWith(".pt") ? "nanogpt" : kind === "nanogpt" ? "run" : "hugging_face";
 }
 
-/** @throws {ConfigError} for a flag that does not apply to this conversion */
+/** Checks the given flags. @throws {ConfigError} for a flag that does not apply to this conversion */
 function checkGiven(given: Partial<ConvertValues>, { kind }: FoundModel, format: Format): void {
   const refuse = (name: keyof ConvertValues, why: string) => new ConfigError(`--${name}=${given[name]}: ${why}`);
   const folder = format === "hugging_face", weights = folder || format === "gguf";

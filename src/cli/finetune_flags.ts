@@ -107,7 +107,7 @@ const SFT_FLAGS = ["packing", "completion_only_loss", "assistant_only_loss"] as 
 /** Flags that do not apply to rows of prompts. */
 const ROW_FLAGS = ["max_length", "truncation"] as const;
 
-/** @throws {ConfigError} for flags that do not apply to the task, or that contradict each other */
+/** Checks all flags. @throws {ConfigError} for flags that do not apply to the task, or contradict each other */
 export function checkTask(values: Omit<FinetuneValues, "data" | "init_from">): void {
   checkLora(values);
   checkHeads(values);

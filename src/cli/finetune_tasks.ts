@@ -40,7 +40,7 @@ export interface TuningSetup {
 /** A task, ready for the trainer. */
 export interface Tuning {
   readonly task: Task;
-  /** Micro-batches in an epoch, and in an evaluation of the held-out rows. */
+  /** Number of micro-batches in an epoch (`train`), and in an evaluation of all held-out rows (`val`). */
   readonly microBatches: { readonly train: number; readonly val: number };
   /**
    * A task with one batch of each shape, for a model on a device that only counts memory: estimates the memory of

@@ -49,7 +49,7 @@ export const HEAD_FIXED = ["form", "problem_type", "train_blocks", "layer_decay"
 
 export const isHeadTask = (task: string): task is HeadKind => (HEAD_TASKS as readonly string[]).includes(task);
 
-/** @throws {ConfigError} for flags that do not apply to the task, or that contradict each other */
+/** Checks the flags of heads. @throws {ConfigError} for flags that do not apply to the task, or contradict each other */
 export function checkHeads({ task, lora_rank, ...values }: HeadValues & { task: string; lora_rank: number }): void {
   const given = (Object.keys(headFlags) as (keyof HeadValues)[]).filter((name) =>
     values[name] !== headFlags[name].fallback

@@ -34,8 +34,9 @@ export const LORA_RATES = { learning_rate: 2e-4 };
 export type LoraValues = Values<typeof loraFlags> & { readonly seed: number };
 
 /**
- * @throws {ConfigError} for flags of an adapter without `--lora_rank`, such as rounded weights, which only an adapter
- *   can use
+ * Checks the flags of an adapter.
+ *
+ * @throws {ConfigError} if one is given without `--lora_rank`, such as rounded weights, which only an adapter can use
  */
 export function checkLora(values: Omit<LoraValues, "seed">): void {
   const { lora_rank, weights } = values;

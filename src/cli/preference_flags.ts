@@ -36,7 +36,7 @@ export const PREFERENCE_DEFAULTS = { learning_rate: 1e-6, beta: 0.1, loss_type: 
 /** Flags that cannot change after a run has begun. */
 export const PREFERENCE_FIXED = Object.keys(preferenceFlags) as (keyof PreferenceValues)[];
 
-/** @throws {ConfigError} for flags that do not apply to the task, or that contradict each other */
+/** Checks these flags. @throws {ConfigError} for flags that do not apply to the task, or contradict each other */
 export function checkPreferences(
   values: PreferenceValues & Readonly<Record<"task" | "loss_type" | "ref_model", string>> & {
     readonly beta: number;

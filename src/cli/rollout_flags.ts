@@ -153,7 +153,7 @@ export const ROLLOUT_FIXED = [
   ...Object.keys(rolloutFlags) as (keyof RolloutValues)[],
 ].filter((name) => !["reward", "reward_timeout", "max_kl", "ref_model", "value_model", "ptx_data"].includes(name));
 
-/** @throws {ConfigError} for flags that do not apply to the task, or that contradict each other */
+/** Checks these flags. @throws {ConfigError} for flags that do not apply to the task, or contradict each other */
 export function checkRollouts(
   values: RolloutValues & {
     readonly task: string;

@@ -71,8 +71,8 @@ async function load(values: ServeValues, progress: Progress): Promise<WorkerEngi
 }
 
 /**
- * Drops permissions that are not needed after loading: the process can no longer open connections, nor write without
- * jobs.
+ * Drops permissions that are not needed after loading. The process can then no longer open connections; without
+ * `--jobs`, it can no longer write either.
  */
 export function revoke(
   names: readonly ("net" | "write" | "run" | "ffi" | "sys")[] = ["net", "write", "run", "ffi", "sys"],

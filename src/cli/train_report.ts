@@ -113,7 +113,7 @@ export class TrainReport {
   /**
    * Trains until the end or until Ctrl-C, and prints the events.
    *
-   * @returns a signal that is aborted if Ctrl-C was pressed, or that aborts when it is
+   * @returns the signal that Ctrl-C aborts, also after this call
    */
   async follow<T extends FlagTable>(
     trainer: Trainer,

@@ -22,8 +22,8 @@ export interface GenerateOptions extends SamplingOptions, StoppingOptions {
   /**
    * How noise is drawn. `multinomial`, the default, draws noise for every entry of the vocabulary in the order of
    * `torch.multinomial`, like nanoGPT and transformers. `philox` draws one number a token from the row's own stream,
-   * which depends on its seed and the token's number: the texts are different, and the cost for many texts at once is a
-   * fraction. Sequences of one prompt use the seeds `seed`, `seed` + 1, ….
+   * which depends on its seed and the token's number. The texts then differ from nanoGPT's, and many texts at once cost
+   * a fraction as much. Sequences of one prompt use the seeds `seed`, `seed` + 1, ….
    */
   readonly draws?: "multinomial" | "philox";
   /** Ends the generation before the next token when it aborts. */

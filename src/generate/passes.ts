@@ -52,8 +52,8 @@ const WIDTHS = { ids: 1, slot: 1, position: 1, tag: 1, records: recordFields.len
 type State = keyof typeof WIDTHS;
 
 /**
- * Width of the step for `count` rows: 1 to 6, 8, 12, 16, 24, 32, …. Up to 6, because tiles of matrix products have six
- * rows.
+ * Width of the step that serves `count` rows: 1 to 6, 8, 12, 16, 24, 32, …. There is a step for each width up to 6,
+ * because tiles of matrix products have six rows.
  */
 export function stepWidth(count: number): number {
   const power = 2 ** Math.ceil(Math.log2(count));
@@ -114,7 +114,7 @@ export class Passes implements Disposable {
   }
 
   /**
-   * Prepares the layout of the weights for matrix products, again after weights were written. Must not run in a
+   * Lays out the weights for matrix products: before the first pass, and after weights were written. Must not run in a
    * capture.
    */
   #prepare(): void {

@@ -67,8 +67,8 @@ function suggestion(id: string): (Node | string)[] {
   const words = `${id} has no chat template. `;
   return others.length > 0 ? [words, "Models with a chat template: ", ...others] : [
     words,
-    "Fine-tune it on conversations: ",
-    make("code", {}, "deno task finetune --task=sft --data=chats.jsonl"),
+    "Fine-tune it on conversations with the command ",
+    make("code", {}, "finetune --task=sft --data=chats.jsonl"),
     ".",
   ];
 }

@@ -35,7 +35,7 @@ Deno.test("data prints rows token by token with learned tokens in brackets, and 
     await Deno.writeTextFile(path, rows.map((row) => JSON.stringify(row)).join("\n"));
     const { code, out, err } = await run(path, "--num_rows=2");
     assertEquals([code, err], [0, ""]);
-    // 5 + 12, 2 and 38 · 4 tokens. "ab" is one token of GPT-2, so only the end of the second row is learned.
+    // The rows have 5 + 12, 2 and 38 · 4 tokens. "ab" is one token of GPT-2, so the second row learns only its end.
     assertEquals(
       out,
       `${path}, line 1: a prompt and its completion
