@@ -3,8 +3,8 @@
  * attentions, keys, values, logits, and the loss of labels.
  *
  * They are computed from the states that `model.hidden` passes to a callback. The model's fused attention never stores
- * the matrix of probabilities; `outputAttentions` computes it again from the queries and keys. Letters in shapes: B
- * sequences, T tokens, C channels, V entries of the vocabulary, nh heads of width hs.
+ * the matrix of attention probabilities; `outputAttentions` computes it separately from the queries and keys. Letters in
+ * shapes: B sequences, T tokens, C channels, V entries of the vocabulary, nh heads of width hs.
  */
 import { ShapeError } from "../errors.ts";
 import type { GPT } from "../gpt.ts";
@@ -34,10 +34,11 @@ export interface Features {
   /** (B, T, C), after the last layer norm. */
   readonly lastHiddenState: Tensor;
   /**
-   * nLayer + 1 tensors of (B, T, C): the embeddings, then each block's output; the last one after the last layer norm.
+   * nLayer + 1 tensors (B, T, C): the embeddings, then each block's output. The last block's output has passed through
+   * the last layer norm.
    */
   readonly hiddenStates?: readonly Tensor[];
-  /** For each layer (B, nh, T, T): the probability with which query t attends to key s; 0 for s > t. */
+  /** For each layer (B, nh, T, T): at [b, h, t, s] the probability with which query t attends to key s; 0 for s > t. */
   readonly attentions?: readonly Tensor[];
   /** For each layer its keys and values, (B, nh, T, hs) each. */
   readonly pastKeyValues?: readonly (readonly [key: Tensor, value: Tensor])[];
@@ -48,12 +49,12 @@ export interface Features {
 }
 
 /**
- * Runs the model over tokens and returns its intermediate results. The model stays in its mode: dropout applies in
- * training mode, and `model.eval()` or `evaluating` switches it off. Attentions are returned as they are before
- * dropout. Gradients flow through all results, except inside `noGrad`.
+ * Runs the model over tokens and returns its intermediate results. In training mode dropout applies; `model.eval()` or
+ * `evaluating` switches it off. The returned attentions are the probabilities before dropout. Gradients flow through
+ * all results, except inside `noGrad`.
  *
  * @param tokens i32 (B, T), T at most the block size
- * @throws {ShapeError} when there are more tokens than the block size, or labels of another shape
+ * @throws {ShapeError} when T exceeds the block size, or the shape of the labels differs from the tokens'
  * @see https://huggingface.co/docs/transformers/model_doc/gpt2
  * @example
  * ```ts
@@ -105,14 +106,14 @@ export function features(model: GPT, tokens: Tensor, options: FeatureOptions = {
   };
 }
 
-/** Splits (B, T, 3C) into queries, keys and values of all heads, (B, nh, T, hs) each. */
+/** Splits a tensor (B, T, 3C) into the queries, keys and values of all heads, (B, nh, T, hs) each. */
 function heads(qkv: Tensor, nHead: number): Tensor[] {
   const [B, T, C3] = qkv.shape, width = C3 / 3 / nHead;
   const apart = permute(reshape(qkv, [B, T, 3, nHead, width]), [2, 0, 3, 1, 4]); // (3, B, nh, T, hs)
   return [0, 1, 2].map((part) => reshape(slice(apart, { axis: 0, start: part, end: part + 1 }), [B, nHead, T, width]));
 }
 
-/** softmax(q · kᵀ / √hs) over the keys up to the query's own: (B, nh, T, T). */
+/** softmax(q · kᵀ / √hs) over the keys up to the query's own position: (B, nh, T, T). */
 function attention(query: Tensor, key: Tensor): Tensor {
   const { device } = query, [, , T, width] = query.shape;
   const hidden = device.tensor(Float32Array.from({ length: T * T }, (_, i) => i % T > i / T ? -1e30 : 0), [T, T]);

@@ -9,7 +9,7 @@ import type { GPT } from "../gpt.ts";
 import { evaluating } from "../nn/module.ts";
 import type { EncodeOptions, Tokenizer } from "../tokenizer/tokenizer.ts";
 
-/** Options of an evaluation: the windows that a text is scored in, and how to watch or stop it. */
+/** Options of an evaluation: the windows in which a text is scored, a callback for progress, and a signal to stop. */
 export interface EvaluateOptions {
   /** Tokens in a window, at most the block size. Default: the block size. */
   readonly maxLength?: number;
@@ -28,18 +28,20 @@ export interface EvaluateOptions {
 
 /** How well a model predicts a sequence of tokens. */
 export interface Evaluation {
-  /** exp(loss): each scored token counts once. */
+  /** exp(loss). Every scored token has the same weight. */
   readonly perplexity: number;
   /** Mean cross-entropy over the scored tokens, in nats per token. */
   readonly loss: number;
   /**
-   * The perplexity that the loop in transformers' documentation computes. It weights each window's mean by its scored
-   * tokens minus one, as if every window lost its first label to the shift. With overlap only the first window does, so
-   * the result differs from `perplexity`. With a stride of 1 only the first window has a weight above 0.
+   * The perplexity that the loop in transformers' documentation computes. It weights each window's mean loss by the
+   * number of the window's new tokens minus one, as if the first new token of every window could not be scored. If
+   * windows overlap, that is true only of the first window, so the result differs from `perplexity`. With a stride of 1
+   * only the first window has a weight above 0.
    */
   readonly transformersPerplexity: number;
   /**
-   * How many tokens were scored: all but the first of the text, or without overlap all but the first of each window.
+   * How many tokens were scored: all except the text's first token, or, if windows do not overlap, all except the first
+   * token of each window.
    */
   readonly tokens: number;
 }
@@ -53,7 +55,8 @@ export interface TextEvaluation extends Evaluation {
 }
 
 /**
- * Tokens in the windows of one forward pass: enough to be fast with small models, and their logits take little memory.
+ * How many tokens the windows of one forward pass have together. This is enough to be fast with small models, and few
+ * enough that their logits take little memory.
  */
 const TOKENS_AT_ONCE = 1024;
 
@@ -62,7 +65,7 @@ const TOKENS_AT_ONCE = 1024;
  *
  * @param tokens at least two ids
  * @throws {ConfigError} when maxLength or stride is out of range
- * @throws {DataError} when there are too few tokens, or an id is not in the vocabulary
+ * @throws {DataError} when there are fewer than two tokens, or an id is not in the vocabulary
  * @see https://huggingface.co/docs/transformers/perplexity
  * @example
  * ```ts
@@ -87,7 +90,7 @@ export async function perplexity(
   let weighted = 0, weights = 0, loss = 0, judged = 0;
   for (const { begins, length, fresh } of batches(total, maxLength, stride)) {
     signal?.throwIfAborted();
-    const count = Math.min(fresh, length - 1); // a window without context has nothing to predict its first token from
+    const count = Math.min(fresh, length - 1); // without context, nothing predicts a window's first token
     if (count > 0) {
       const windows = begins.map((begin) => Array.from({ length }, (_, i) => tokens[begin + i]));
       const mean = await meanLoss(model, windows, count), n = begins.length;
@@ -126,8 +129,8 @@ export async function evaluateText(
 }
 
 /**
- * Successive windows of equal length, scored in one forward pass: where they begin, and how many tokens are new in
- * each.
+ * Successive windows of equal length, which are scored in one forward pass: where each begins, their length, and how
+ * many tokens at the end of each window are new.
  */
 interface Batch {
   readonly begins: number[];
@@ -151,7 +154,7 @@ function* batches(total: number, maxLength: number, stride: number): Generator<B
   if (batch) yield batch;
 }
 
-/** The mean loss of the last `count` tokens of windows of equal length. */
+/** The mean loss of the last `count` tokens of each window. All windows have the same length. */
 async function meanLoss(model: GPT, windows: readonly (readonly number[])[], count: number): Promise<number> {
   const { device } = model, T = windows[0].length - 1, shape = [windows.length, T];
   const forward = () => {

@@ -29,7 +29,7 @@ import { byPattern, linearPlaces } from "./targets.ts";
 /** PEFT's names of a head's layers, such as `score` for a classifier. */
 const headNames = (head?: Module): string[] => [...head?.namedParameters() ?? []].map(([name]) => name.split(".")[0]);
 
-/** An adapter in the form that a trainer saves. */
+/** An adapter in the form that a trainer saves in its checkpoints. */
 export function trainedAdapter(lora: Lora, options: Pick<SaveAdapterOptions, "base" | "taskType">): TrainedAdapter {
   return { config: adapterConfig(lora, options), namedParameters: () => lora.namedParameters() };
 }
@@ -41,7 +41,7 @@ export interface SaveAdapterOptions {
   /** Creates files. */ readonly open?: OpenFile;
 }
 
-/** The contents of adapter_config.json. */
+/** The contents of adapter_config.json for an adapter. */
 export function adapterConfig(
   { options, head }: Lora,
   { base, taskType }: Pick<SaveAdapterOptions, "base" | "taskType"> = {},
@@ -77,7 +77,7 @@ export async function saveAdapter(path: string, lora: Lora, options: SaveAdapter
 export interface LoadAdapterOptions {
   /** Whether to make the adapter trainable and freeze the model. Default: false, the adapter is frozen. */
   readonly trainable?: boolean;
-  /** A module whose tensors are in the file too, such as a classification head. */
+  /** A module whose tensors the adapter's file also contains, such as a classification head. */
   readonly head?: Module;
   /** Called with a line, without a newline, about parts of the file that are ignored. */ readonly onNote?: (
     line: string,
@@ -85,19 +85,19 @@ export interface LoadAdapterOptions {
 }
 
 /**
- * Loads an adapter from a PEFT folder and adds it to a model, around adapters that the model has already. The names of
- * its tensors determine the layers that it changes. The base is not copied.
+ * Loads an adapter from a PEFT folder and adds it to a model, which may have other adapters already. The names of the
+ * adapter's tensors determine the layers that it changes. The base model's weights are not copied.
  *
  * @param path a folder with adapter_config.json and adapter_model.safetensors
  * @returns the adapter, enabled
- * @throws {CheckpointError} when a file is missing or damaged, or the adapter is not a LoRA adapter for this model; the
- *   model is unchanged then
+ * @throws {CheckpointError} when a file is missing or damaged, or the adapter is not a LoRA adapter for this model; in
+ *   that case the model is unchanged
  * @throws {DeviceError} when the adapter does not fit into memory
  * @example
  * ```ts ignore
  * const { model } = await loadPretrained("gpt2", { device });
  * const lora = await loadAdapter("my-adapter", model);
- * lora.enabled = false; // now the model computes as GPT-2
+ * lora.enabled = false; // the model's outputs are GPT-2's again
  * ```
  */
 export async function loadAdapter(path: string, model: GPT, options: LoadAdapterOptions = {}): Promise<Lora> {
@@ -143,8 +143,8 @@ export interface AdapterPair {
 /**
  * Reads the matrices of an adapter, by the paths of their layers. The model is not changed.
  *
- * @returns undefined if the adapter has more than pairs for layers of blocks: rows of tokens, whole modules, or a pair
- *   for the head
+ * @returns undefined if the adapter changes more than the layers of blocks: if it has embeddings of tokens, whole
+ *   modules, or matrices for the head
  * @throws {CheckpointError} as {@linkcode loadAdapter}
  */
 export async function readPairs(
@@ -180,8 +180,8 @@ export async function readPairs(
 }
 
 /**
- * PEFT lists modules that a model may lack, such as `classifier` besides `score`. Modules without tensors in the file
- * are left out.
+ * The shape of the adapter that a config describes. PEFT's `modules_to_save` may list modules that the model lacks,
+ * such as `classifier` besides `score`: modules without tensors in the file are left out.
  */
 function shapeOf(
   { base: _, taskType: __, ...shape }: AdapterConfig,
@@ -193,8 +193,8 @@ function shapeOf(
 }
 
 /**
- * The layers for which a file has matrices, with their ranks; and the prefix of the names of the body's layers. The
- * prefix lacks `transformer.` if the adapter was trained on a GPT2Model without a language modelling head.
+ * Finds the layers for which a file has matrices, with their ranks, and the prefix of the layers' names in the file.
+ * The prefix lacks `transformer.` if the adapter was trained on a GPT2Model without a language modelling head.
  *
  * @throws {CheckpointError} when a layer is missing in the model or has a different size
  */

@@ -1,10 +1,10 @@
 /**
- * Several LoRA adapters on one base at the same time: each token of a pass uses its own adapter, or none.
+ * Several LoRA adapters on one base model at the same time: each token of a pass uses its own adapter, or none.
  *
  * For each layer, the matrices A of all adapters are stacked to (R, in), where R is the sum of their ranks, and the
  * matrices B are concatenated to (out, R). The matrix S, (tokens, R), holds the scaling of each token's adapter in that
  * adapter's columns and zeros elsewhere. The layer adds (x · Aᵀ ∘ S) · Bᵀ, which is what the token's own adapter adds,
- * because all other adapters are multiplied by zero. So the shapes of a pass do not depend on which adapters its tokens
+ * because the other adapters are multiplied by zero. So the shapes of a pass do not depend on which adapters its tokens
  * use, and one pass serves all adapters.
  */
 import { noGrad } from "../engine/autograd.ts";
@@ -21,7 +21,7 @@ import { linearPlaces } from "./targets.ts";
 interface StoredAdapter {
   readonly pairs: ReadonlyMap<string, AdapterPair>;
   /** The largest rank among the adapter's layers. */ readonly rank: number;
-  /** The first layer's scaling. If a layer's scaling differs, the ratio of the two is multiplied into its B. */
+  /** The scaling of the adapter's first layer. If another layer has a different scaling, its B contains the ratio. */
   readonly scaling: number;
 }
 
@@ -61,14 +61,14 @@ class BankLinear extends Module {
 
 /**
  * Adapters on a model, numbered from 1; number 0 is the base without an adapter. The bank replaces layers in the
- * model's fields and stays there until the model is disposed of.
+ * model's fields; they stay replaced until the model is disposed of.
  *
  * @example
  * ```ts ignore
  * const bank = new AdapterBank(model), [formal, casual] = [await bank.add("formal"), await bank.add("casual")];
  * using rows = new Rows(model, { slots: 8, tagged: bank.tagged });
  * const options = { prompt, maxNewTokens: 20, overflow: "refuse" } as const;
- * const texts = [formal, casual, 0].map((tag) => rows.add({ ...options, tag })); // all three are written in the same passes
+ * const texts = [formal, casual, 0].map((tag) => rows.add({ ...options, tag })); // all three texts are written in the same passes
  * ```
  */
 export class AdapterBank {
@@ -85,9 +85,9 @@ export class AdapterBank {
   /**
    * Loads an adapter from a PEFT folder.
    *
-   * @returns its number; undefined if it has more than matrices for layers of blocks, so that it needs its own model
-   * @throws {CheckpointError} as `loadAdapter`, and when a weight is not finite: NaN · 0 would spoil the other
-   *   adapters' texts
+   * @returns the adapter's number; undefined if it changes more than the layers of blocks, and needs a model of its own
+   * @throws {CheckpointError} as `loadAdapter`, and when a weight is not finite: NaN · 0 is NaN, in the texts of other
+   *   adapters too
    * @throws {DeviceError} when the adapter does not fit into memory
    */
   async add(path: string, options: Pick<LoadAdapterOptions, "onNote"> = {}): Promise<number | undefined> {
@@ -119,8 +119,8 @@ export class AdapterBank {
   }
 
   /**
-   * Runs a pass over tokens. `tags`, i32, is the number of each token's adapter. The tensors belong to the scope around
-   * the call.
+   * Runs a pass over tokens. `tags`, i32, is the number of each token's adapter. The tensors that the pass creates
+   * belong to the scope around the call.
    */
   readonly tagged = (tags: Tensor, pass: () => Tensor): Tensor => {
     if (!this.#table) return pass();

@@ -10,7 +10,7 @@
 /** Sum, mean, and sample standard deviation (divisor n − 1); the deviation of a single number is 0. */
 export function spread(values: ArrayLike<number>): Readonly<Record<"sum" | "mean" | "std", number>> {
   const all = Array.from(values), sum = all.reduce((a, b) => a + b, 0);
-  if (isEven(all)) return { sum, mean: all[0], std: 0 }; // exactly 0, where a rounded mean could give more
+  if (isEven(all)) return { sum, mean: all[0], std: 0 }; // a rounded mean could give a deviation above 0
   const mean = sum / all.length;
   const squares = all.reduce((sum, value) => sum + (value - mean) ** 2, 0);
   return { sum, mean, std: Math.sqrt(squares / (all.length - 1)) };
@@ -80,7 +80,7 @@ export function leaveOneOut(
   return all.map((advantage) => (advantage - mean) / (std + LEAST));
 }
 
-/** The share of groups whose rewards are all equal. Nothing is learned from them. */
+/** The share of groups whose rewards are all equal. Nothing is learned from such a group. */
 export function equalGroups(rewards: ArrayLike<number>, size: number): number {
   const groups = rewards.length / size;
   let equal = 0;
@@ -96,7 +96,8 @@ function byGroup(rewards: ArrayLike<number>, size: number, of: (group: readonly 
   const all = new Float64Array(rewards.length);
   for (let at = 0; at < rewards.length; at += size) {
     const group = Array.from({ length: size }, (_, i) => rewards[at + i]);
-    if (!isEven(group)) all.set(of(group), at); // else 0: dividing the rounding error of a mean would give noise
+    // An even group stays 0. Dividing the rounding error of its mean by a tiny deviation would give noise.
+    if (!isEven(group)) all.set(of(group), at);
   }
   return all;
 }

@@ -5,14 +5,14 @@
  *
  *     sigmoid   −log σ(β Δ)
  *     hinge     max(0, 1 − β Δ)                                      (SLiC: Zhao et al. 2023, arXiv:2305.10425)
- *     ipo       (Δ − 1 / (2β))², of means over the answer's tokens   (Azar et al. 2023, arXiv:2310.12036)
+ *     ipo       (Δ − 1 / (2β))², with means instead of sums in r     (Azar et al. 2023, arXiv:2310.12036)
  *     robust    (−(1 − ε) log σ(β Δ) + ε log σ(−β Δ)) / (1 − 2ε)     (Chowdhury et al. 2024, arXiv:2403.00409)
  *
- * and with label smoothing ε in `sigmoid` the conservative loss −(1 − ε) log σ(β Δ) − ε log σ(−β Δ) (Mitchell 2023,
+ * With label smoothing ε, `sigmoid` is the conservative loss −(1 − ε) log σ(β Δ) − ε log σ(−β Δ) (Mitchell 2023,
  * ericmitchell.ai/cdpo.pdf). Without a reference, r = log π. Dropout is off.
  *
- * Both answers of a pair are in the same batch. The reference runs in every step, or its sums are computed once and
- * stored.
+ * Both answers of a pair are in the same batch. The reference runs in every step, or its log-probabilities are computed
+ * once and stored.
  *
  * @see https://huggingface.co/docs/trl/dpo_trainer
  */
@@ -55,8 +55,8 @@ export interface PreferenceOptions extends RowOptions, PairSizes {
   /** ε: the assumed share of pairs labelled the wrong way round, for `sigmoid` and `robust`; below 0.5. Default: 0. */
   readonly labelSmoothing?: number;
   /**
-   * The reference policy, or the sums that {@linkcode referenceSums} computed with it. Default: no reference, so
-   * nothing keeps the policy near its start.
+   * The reference policy, or the log-probabilities that {@linkcode referenceSums} computed with it. Default: no
+   * reference, so nothing holds the policy near its start.
    */
   readonly reference?: ReferencePolicy | Splits<Float32Array>;
 }
@@ -80,7 +80,7 @@ const MEASURES = [
  * const device = await createDevice("cpu", { threads: 1 }), rows = new TokenRows();
  * const config = { vocabSize: 4, blockSize: 16, nLayer: 1, nHead: 1, nEmbd: 8 };
  * const [model, first] = [1, 2].map(() => new GPT(config, { device, seed: 1337 })), reference = new ReferencePolicy(model, first);
- * for (const answer of [1, 2]) rows.push({ ids: Int32Array.of(0, answer), learned: Uint8Array.of(0, 1) }); // 1 rather than 2
+ * for (const answer of [1, 2]) rows.push({ ids: Int32Array.of(0, answer), learned: Uint8Array.of(0, 1) }); // the answer 1 is preferred to 2
  * const task = new DirectPreference(model, { train: rows, val: rows }, { batchSize: 1, maxLength: 16, reference });
  * const options = { gradientAccumulationSteps: 1, maxIters: 30, evalInterval: 30, evalIters: 1, learningRate: 0.05, decayLr: false };
  * using trainer = new Trainer(model, task, { ...options, warmupIters: 0, finalEvaluation: true });
@@ -160,8 +160,8 @@ export class DirectPreference extends RowTask {
   }
 
   /**
-   * Sums eleven rows of B numbers, divides each sum by its count, and combines the means into `measures`, in their
-   * order.
+   * Sums eleven rows of B numbers, divides each sum by its count, and combines the means into the numbers of
+   * `measures`, in their order.
    */
   #measure(
     { mean, entropy, hit }: LogprobStatistics,
@@ -179,8 +179,8 @@ export class DirectPreference extends RowTask {
   }
 
   /**
-   * Every micro-batch has `batchSize` pairs. A smaller one is filled up with pairs of padding, because another shape
-   * would have to be captured again.
+   * Every micro-batch has `batchSize` pairs. A smaller one is filled up with pairs of padding, because a captured step
+   * can be replayed only for the same shape.
    */
   protected override arrays(split: "train" | "val", numbers: readonly number[]): MicroBatch["arrays"] {
     const { reference, batchSize: B, maxLength, loss } = this.#options, rows = this.rows[split];
@@ -206,7 +206,7 @@ export class DirectPreference extends RowTask {
     };
   }
 
-  /** Identifies the tokens of both splits, and which of them are learned. */
+  /** Checksums of both splits: of the tokens, and of which tokens are learned. */
   identity(): Splits<TokensIdentity> & Readonly<Record<string, TokensIdentity>> {
     const { train, val } = this.rows;
     return { train: train.identity(), val: val.identity() };
@@ -228,7 +228,7 @@ export class DirectPreference extends RowTask {
   }
 }
 
-/** Draws all of its micro-batches for every update. */
+/** A task that draws all of its micro-batches for every update. */
 class Rehearsal extends DirectPreference {
   override *draw(): Generator<MicroBatch> {
     const count = this.microBatches("val");
@@ -239,10 +239,10 @@ class Rehearsal extends DirectPreference {
   }
 }
 
-/** How many sums the measures are computed from. */
+/** The number of sums from which the measures are computed. */
 const SUMS = 11;
 
-/** The matrix (SUMS, measures), row by row: each measure is a sum of means times factors. */
+/** The matrix (SUMS, measures), row by row, that turns means into measures: each measure is a weighted sum of means. */
 function mixing(beta: number): number[] {
   const from: readonly (readonly [sum: number, measure: string, factor: number])[] = [
     [0, "rewards/chosen", beta],
@@ -263,7 +263,7 @@ function mixing(beta: number): number[] {
   return matrix;
 }
 
-/** @throws {ConfigError} */
+/** @throws {ConfigError} when an option is out of its range */
 function checkOptions({ loss, beta, labelSmoothing }: Complete): void {
   if (!LOSSES.includes(loss)) {
     throw new ConfigError(`loss is ${loss}; expected one of ${LOSSES.join(", ")}`);

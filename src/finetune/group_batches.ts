@@ -1,6 +1,6 @@
 /**
- * Turns the completions of a GRPO or RLOO iteration into advantages, measures and the arrays of micro-batches. Computed
- * on the host, in f64. It is separate from writing and training, so that tests can compare it with recorded iterations.
+ * Turns the completions of a GRPO or RLOO iteration into advantages, measures and the arrays of micro-batches, on the
+ * host in f64. These functions neither write completions nor train, so tests can call them with recorded iterations.
  */
 import { CheckpointError } from "../errors.ts";
 import { isObject } from "../files/files.ts";
@@ -13,11 +13,11 @@ import { isCount, type Rollout, rolloutsFromJSON, rolloutsToJSON } from "./rollo
 
 /** TRL's `loss_type`: what the sum of the loss over a micro-batch's tokens is divided by. */
 export type PolicyLossType =
-  /** Mean tokens of a completion in the iteration, times the completions of a micro-batch. */
+  /** The mean number of tokens of the iteration's completions, times the completions of a micro-batch. */
   | "dapo"
   /** Each completion's number of tokens, times the completions of a micro-batch. */
   | "grpo"
-  /** The tokens of the micro-batch. */
+  /** The number of tokens in the micro-batch. */
   | "bnpo"
   /** `maxNewTokens`, times the completions of a micro-batch. */
   | "dr_grpo";
@@ -35,10 +35,10 @@ export interface GroupOptions {
   readonly maxNewTokens: number;
 }
 
-/** Completions, and log-probabilities of their tokens. */
+/** Completions, and the log-probabilities of their tokens. */
 export interface GroupRollouts {
   /** The completions of a prompt are next to each other. */ readonly rollouts: readonly Rollout[];
-  /** Log-probabilities under the policy that wrote them. Undefined if the weights have not changed since. */
+  /** Log-probabilities under the policy that wrote the completions. Undefined if the weights have not changed since. */
   readonly old?: readonly ArrayLike<number>[];
   /** Log-probabilities under the reference. */ readonly reference?: readonly ArrayLike<number>[];
 }
@@ -51,13 +51,13 @@ export interface Iteration extends GroupRollouts {
   drawn: number;
 }
 
-/** What ratios are computed for. */
+/** Whether ratios are computed for tokens or for whole texts. */
 export const levelOf = ({ method, importanceSamplingLevel }: GroupOptions): RatioLevel =>
   method === "rloo" ? "sum" : importanceSamplingLevel === "sequence" ? "mean" : "token";
 
 /**
  * Computes the advantages of completions, their measures under TRL's names, and their mean KL to the reference in nats
- * per completion: the estimate "k1", from the log-probabilities of the policy that wrote them.
+ * per completion. KL is the estimate "k1", from the log-probabilities under the policy that wrote the completions.
  */
 export function judgeGroups(
   { rollouts, old, reference }: GroupRollouts,
@@ -79,7 +79,7 @@ export function judgeGroups(
   return { advantages, measures, kl };
 }
 
-/** Measures of rewards, under TRL's names. */
+/** The mean and the standard deviation of the total reward and of each single reward, under TRL's names. */
 function rewardMeasures({ total, each }: RolloutScores): Measures {
   const { mean: reward, std: reward_std } = spread(total);
   const own = Object.entries(each).flatMap(([name, scores]) => {
@@ -90,7 +90,8 @@ function rewardMeasures({ total, each }: RolloutScores): Measures {
 }
 
 /**
- * Measures of completions' lengths in tokens, under TRL's names: of all completions, and of the completions that ended.
+ * The mean, minimum and maximum length of completions in tokens, under TRL's names: of all completions, and of the
+ * completions that have an end token.
  */
 function lengthMeasures(rollouts: readonly Rollout[]): Measures {
   const lengths = (some: readonly Rollout[]) => some.map(({ ids, from }) => ids.length - from);
@@ -114,7 +115,7 @@ const learned = ({ ids, from, ended }: Rollout, { maskTruncatedCompletions }: Gr
 /** The completions of a micro-batch, and how its rows are padded. */
 export interface GroupBatch {
   /** Index of the first completion. */ readonly at: number;
-  /** How many completions there are. */
+  /** The number of completions. */
   readonly batchSize: number;
   /** The lengths that rows can be padded to. */ readonly lengths: readonly number[];
   readonly vocabSize: number;
@@ -137,7 +138,7 @@ export function groupArrays(
     bnpo: () => 1 / sum,
     dr_grpo: () => 1 / (B * maxNewTokens),
   };
-  /** (B, T): a number at each position that predicts a learned token, else 0. */
+  /** (B, T): `of(row, index of the learned token)` at the position that predicts the token, and 0 elsewhere. */
   const each = (of: (b: number, t: number) => number) => {
     const values = new Float64Array(B * T);
     for (let b = 0; b < B; b++) {
@@ -182,7 +183,7 @@ export function iterationToJSON({ rollouts, old, reference, advantages, ...rest 
 
 /**
  * An iteration from JSON.
- * @throws {CheckpointError} when it is not valid with `length` completions; `path` is the file's
+ * @throws {CheckpointError} when it is not a valid iteration of `length` completions; the message names the file `path`
  */
 export function iterationFromJSON(saved: unknown, { length, path }: { length: number; path: string }): Iteration {
   const { rollouts: written, advantages, old, reference, measures, drawn } = isObject(saved) ? saved : {};

@@ -8,20 +8,21 @@ import type { RolloutOptions } from "./rollouts.ts";
 /** Options of `PolicyGradient`. */
 export interface PolicyGradientOptions extends RolloutTaskOptions, RolloutOptions {
   /** The method. Default: grpo. */ readonly method?: "grpo" | "rloo";
-  /** Micro-batches that are written together; a multiple of the trainer's `gradientAccumulationSteps`. Default: 1. */
+  /** Micro-batches in an iteration; a multiple of the trainer's `gradientAccumulationSteps`. Default: 1. */
   readonly stepsPerGeneration?: number;
   /** Completions per prompt; must divide batchSize · stepsPerGeneration. Default: 8 for GRPO, 2 for RLOO. */
   readonly numGenerations?: number;
-  /** How many times each completion is learned from. Default: 1. */ readonly numIterations?: number;
+  /** How many times an iteration goes over its completions. Default: 1. */ readonly numIterations?: number;
   /** Weight of the KL to `reference`. Default: 0 for GRPO, 0.05 for RLOO. */ readonly beta?: number;
   /** Ratios are clipped below 1 − epsilon. Default: 0.2. */ readonly epsilon?: number;
   /** Ratios are clipped above 1 + epsilonHigh. Default: epsilon. */ readonly epsilonHigh?: number;
   /** Whether completions that were cut off at `maxNewTokens` are left out of the loss. Default: false. */
   readonly maskTruncatedCompletions?: boolean;
-  /** GRPO: upper bound of ratios with negative advantages. Default: no bound. */ readonly delta?: number;
+  /** GRPO: upper bound of ratios, which matters if an advantage is negative. Default: no bound. */ readonly delta?:
+    number;
   /** GRPO: what advantages are divided by. Default: group. */ readonly scaleRewards?: ScaleRewards;
   /** GRPO: what the loss is averaged over. Default: dapo. */ readonly lossType?: PolicyLossType;
-  /** GRPO: whether ratios are of tokens or of texts. Default: token. */
+  /** GRPO: whether ratios are computed for tokens or for texts. Default: token. */
   readonly importanceSamplingLevel?: "token" | "sequence";
   /** GRPO: whether KL is multiplied by the ratio. Default: true. */ readonly useBiasCorrectionKl?: boolean;
   /** RLOO: whether advantages are scaled to mean 0 and standard deviation 1. Default: false. */

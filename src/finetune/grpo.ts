@@ -6,8 +6,8 @@
  * An iteration begins by writing `batchSize` · `stepsPerGeneration` completions and learns from them `numIterations`
  * times. The completions are part of the state, so a run can be resumed between two updates of an iteration.
  *
- * Differences from TRL: dropout is off; rows are padded on the right, so prompts may have any lengths; and the old
- * log-probabilities are computed by the same pass as the update's, so the first ratios are exactly 1. As in TRL, RLOO
+ * Differences from TRL: Dropout is off. Rows are padded on the right, so the lengths of prompts may differ. The old
+ * log-probabilities come from the same computation as the update's, so the first ratios are exactly 1. As in TRL, RLOO
  * subtracts β · KL of the whole completion from its reward, and GRPO adds β · KL of each token to the loss.
  *
  * @see https://huggingface.co/docs/trl/grpo_trainer
@@ -36,7 +36,7 @@ import { type PromptSplits, type RolloutPrompt, scoreRollouts } from "./prompts.
 import { type Answers, RolloutTask } from "./rollout_task.ts";
 import { isCount, type RollOptions } from "./rollouts.ts";
 
-/** The mean number of tokens in a completion. */
+/** The name of the measure with the mean number of tokens in a completion. */
 const MEAN_LENGTH = "completions/mean_length";
 
 /**
@@ -134,8 +134,8 @@ export class PolicyGradient extends RolloutTask {
     const { stepsPerGeneration, numGenerations, numIterations, seed } = this.#options;
     const prompts = taken.flatMap((prompt) => Array<RolloutPrompt>(numGenerations).fill(prompt));
     const { rollouts, scores } = await this.#answers(prompts, { seed, first: this.#written, signal });
-    // A micro-batch mixes completions of all prompts. Log-probabilities are computed in the same micro-batches as in the update, so
-    // that on every device they have the bits of the update's own pass.
+    // A micro-batch mixes completions of all prompts. The old log-probabilities are computed in the micro-batches of the
+    // updates. So they have the same bits as in the updates, even if a device's results depend on the rows of a batch.
     const order = new RandomGenerator(seed + this.#written).randperm(prompts.length);
     const score = async (scorer: Scorer | undefined) => {
       const found = await scorer?.logprobs(Array.from(order, (i) => rollouts[i]), { signal });

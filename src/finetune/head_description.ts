@@ -13,7 +13,7 @@ import { DoubleHeads, SequenceClassifier } from "./heads.ts";
 import type { HeadKind, InputTokens } from "./inputs.ts";
 import type { Labelling } from "./labels.ts";
 
-/** The description of a head and its inputs. A run's state.json stores it as `task`. */
+/** The description of a head and its inputs. A run's state.json stores it in the field `task`. */
 export interface HeadDescription extends Labelling {
   /** What the head predicts. */ readonly kind: HeadKind;
   /** GPT-1's tokens, if inputs are in GPT-1's form. */ readonly tokens?: InputTokens;

@@ -18,7 +18,7 @@ import { type Head, type HeadDescription, scores } from "./head_description.ts";
 import type { HeadSplits } from "./head_task.ts";
 import { pooled } from "./heads.ts";
 
-/** Options of passes over rows. */
+/** Options of {@linkcode headScores} and {@linkcode headFeatures}. */
 export interface PassOptions {
   /** The padding token, which is never pooled. */ readonly padTokenId?: number;
   /** Rows in a pass. Default: 16. */ readonly batchSize?: number;
@@ -27,8 +27,8 @@ export interface PassOptions {
 }
 
 /**
- * Passes over rows of similar lengths. `body` computes numbers from the pooled states (R, C), where R is rows times
- * `choices`.
+ * Runs passes over batches of rows of similar lengths. `body` computes numbers from the pooled states (R, C), where R
+ * is rows times `choices`.
  */
 async function* passes(
   model: GPT,
@@ -109,7 +109,8 @@ export async function headFeatures(model: GPT, rows: HeadRows, options: PassOpti
 }
 
 /**
- * Reads {@linkcode headFeatures} of both splits from a file. If the file is missing, computes and writes them.
+ * Reads the results of {@linkcode headFeatures} for both splits from a file. If the file is missing, computes and writes
+ * them.
  *
  * @param path a safetensors file with `train` and `val`, both (sequences, C)
  * @returns the features, and whether they were read from the file
@@ -156,7 +157,8 @@ export async function storedFeatures(
 }
 
 /**
- * A checksum of a model: at most 4096 evenly spaced elements of each parameter, because training changes every element.
+ * A checksum of a model. At most 4096 evenly spaced elements of each parameter are enough, because training changes
+ * every element.
  */
 async function checksumOf(model: GPT): Promise<string> {
   const checksum = new Checksum();

@@ -9,7 +9,7 @@ import { type LabelAt, type Labelling, labelNumbers } from "./labels.ts";
 /** Rows with labels. Each row has one or more token sequences. */
 export class HeadRows {
   readonly #sequences = new TokenRows();
-  /** The index of each row's first sequence, then the number of sequences. */
+  /** The index of each row's first sequence; the last element is the number of sequences. */
   readonly #rows = [0];
   readonly #labels: LabelAt[] = [];
 
@@ -35,7 +35,7 @@ export class HeadRows {
     const first = this.first(row), length = this.first(row + 1) - first;
     return Array.from({ length }, (_, i) => this.#sequences.row(first + i).ids);
   }
-  /** The index of a row's first sequence among all sequences. For the row after the last, the number of sequences. */
+  /** The index of a row's first sequence among the sequences of all rows. `first(length)` is their number. */
   first(row: number): number {
     return this.#rows[row];
   }
@@ -49,7 +49,7 @@ export class HeadRows {
   }
 }
 
-/** Identifies rows by their tokens, the lengths of their sequences, and their labels. */
+/** Computes a checksum of rows: of their tokens, the lengths of their sequences, and their labels. */
 export function identify(rows: HeadRows): TokensIdentity {
   const all: number[] = [];
   for (let row = 0; row < rows.length; row++) {
@@ -62,17 +62,18 @@ export function identify(rows: HeadRows): TokensIdentity {
 /** Options of {@linkcode headBatch}. */
 export interface BatchOptions {
   /** The lengths that batches can be padded to, in ascending order. */ readonly lengths: readonly number[];
-  /** Sequences per row. Rows with fewer are filled up and masked. */ readonly choices: number;
+  /** Sequences per row. Rows with fewer sequences are filled up, and the additional ones are masked. */ readonly choices:
+    number;
   /** Entries in the model's vocabulary. */ readonly vocabSize: number;
-  /** The padding token, which is never pooled. Default: 0 pads, and the last token is pooled. */
+  /** The padding token, which is never pooled. Default: rows are padded with 0, and their last own token is pooled. */
   readonly padTokenId?: number;
   /** Whether to add targets for the loss of the next tokens. */ readonly nextTokens?: boolean;
 }
 
 /**
- * The arrays of a batch of B rows with K sequences each, R = B · K: `tokens` (R, T); `at` (R), the index among all R ·
- * T tokens of the token that is pooled; for K > 1 `mask` (B, K), see {@linkcode choiceMask}; and with `nextTokens` the
- * inputs of `nextTokensLoss`.
+ * The arrays of a batch of B rows with K sequences each, R = B · K: `tokens` (R, T); `at` (R), the index of each
+ * sequence's pooled token among all R · T tokens; for K > 1 `mask` (B, K), see {@linkcode choiceMask}; and with
+ * `nextTokens` the inputs of `nextTokensLoss`.
  *
  * @throws {DataError} when a row consists of padding
  */
@@ -121,7 +122,7 @@ export function headBatch(
   return arrays;
 }
 
-/** The mask that is added to the scores of K choices, (B, K): 0 for a row's choices, −1e30 if it has fewer than K. */
+/** The mask that is added to the scores of K choices, (B, K): 0 for a row's choices, −1e30 for choices that it lacks. */
 export function choiceMask(rows: HeadRows, numbers: readonly number[], choices: number): BatchArray {
   const values = new Float32Array(numbers.length * choices).fill(-1e30);
   for (const [i, row] of numbers.entries()) {

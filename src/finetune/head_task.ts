@@ -37,7 +37,7 @@ export interface HeadTaskOptions extends RowOptions {
   /** The padding token, which is never pooled: transformers' `pad_token_id`. */ readonly padTokenId?: number;
   /** Dropout of the pooled states. Default: 0 for `classify` without GPT-1's tokens, otherwise 0.1. */
   readonly dropout?: number;
-  /** λ. Default: 0 for `classify`, 0.5 for other kinds. Always 0 if the model is frozen. */
+  /** λ, the weight of the auxiliary loss. Default: 0 for `classify`, 0.5 for other kinds; 0 if the model is frozen. */
   readonly lmWeight?: number;
   /** Draws a new head's weights. */ readonly generator?: RandomGenerator;
   /** An existing head. Default: a new head. */ readonly head?: Head;
@@ -123,7 +123,7 @@ export class HeadTask extends RowTask {
     }, fewer);
   }
 
-  /** @internal The arrays of some rows. */
+  /** @internal The arrays of a micro-batch of rows. */
   protected override arrays(split: "train" | "val", numbers: readonly number[]): MicroBatch["arrays"] {
     const rows = this.rows[split], labels = this.#labels(rows, numbers), { features } = this.#options;
     if (!features) return { ...headBatch(rows, numbers, this.#batch), labels };
@@ -179,13 +179,13 @@ export class HeadTask extends RowTask {
     return { accuracy: right / B };
   }
 
-  /** Identifies the rows of both splits and their labels. */
+  /** Checksums of both splits: of the rows' tokens and labels. */
   identity(): Record<keyof HeadSplits, TokensIdentity> {
     return { train: identify(this.rows.train), val: identify(this.rows.val) };
   }
 }
 
-/** Draws all of its batches for every update, and for each shape also a batch with `fewer` rows. */
+/** A task that draws all of its batches for every update, and for each shape also a batch with `fewer` rows. */
 class Rehearsal extends HeadTask {
   constructor(model: GPT, rows: HeadSplits, readonly options: HeadTaskOptions, readonly fewer: number) {
     super(model, rows, options);
@@ -200,8 +200,8 @@ class Rehearsal extends HeadTask {
     }
   }
   /**
-   * An evaluation reuses the memory of the first shape of an update. Here that is the shortest one, so it needs the
-   * most extra.
+   * An evaluation can reuse the memory of an update's first shape. Here the first shape is the shortest, so the estimate
+   * contains the most additional memory that an evaluation can need.
    */
   override evaluate(): Generator<MicroBatch> {
     return this.draw();

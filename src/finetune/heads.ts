@@ -1,11 +1,11 @@
 /**
  * Heads that predict labels or choices from a GPT's hidden states: transformers' `GPT2ForSequenceClassification` and
  * `GPT2DoubleHeadsModel` (https://huggingface.co/docs/transformers/model_doc/gpt2), and GPT-1's head, which is the
- * first of these with a bias and dropout (Radford et al. 2018, "Improving Language Understanding by Generative
- * Pre-Training", section 3.2).
+ * head for sequence classification with a bias and dropout (Radford et al. 2018, "Improving Language Understanding by
+ * Generative Pre-Training", section 3.2).
  *
- * A head is a module of its own. Its input is one hidden state of each sequence, the pooled one, which the tensor `at`
- * selects. Letters in shapes: R sequences of T tokens, C channels, L labels, B examples of K choices.
+ * A head is a module of its own. Its input is one hidden state of each sequence, the pooled state. The tensor `at`
+ * selects it. Letters in shapes: R sequences of T tokens, C channels, L labels, B examples of K choices.
  */
 import type { ProblemType } from "../checkpoint/hugging_face_heads.ts";
 import { ConfigError, DataError } from "../errors.ts";
@@ -56,7 +56,7 @@ export interface HeadOptions {
  *
  * const device = await createDevice("cpu", { threads: 1 });
  * const model = new GPT({ vocabSize: 65, blockSize: 8, nLayer: 1, nHead: 2, nEmbd: 16 }, { device });
- * const head = new SequenceClassifier(model, 3), rows = [[5, 6, 7], [8, 9, 0]]; // 0 pads
+ * const head = new SequenceClassifier(model, 3), rows = [[5, 6, 7], [8, 9, 0]]; // the last 0 is padding
  * const tokens = device.tensor(rows.flat(), [2, 3], { dtype: "i32" });
  * const at = device.tensor(lastTokens(rows, 0), [2], { dtype: "i32" });
  * assertEquals(head.forward(pooled(model.hidden(tokens), at)).shape, [2, 3]);
@@ -174,7 +174,7 @@ export function lastTokens(rows: readonly ArrayLike<number>[], padTokenId?: numb
  * max(s, 0) − s · y + log(1 + exp(−|s|)), for several labels; and the squared error (s − y)² for regression.
  *
  * @param scores f32 (B, L)
- * @param labels for one label per row, i32 (B), a class or −100 to ignore the row; otherwise f32 (B, L)
+ * @param labels if each row has one label, i32 (B): the row's class, or −100 to ignore the row; otherwise f32 (B, L)
  * @returns the loss, ()
  * @see https://pytorch.org/docs/stable/generated/torch.nn.BCEWithLogitsLoss.html
  */
@@ -192,8 +192,8 @@ export function labelLoss(scores: Tensor, labels: Tensor, type: ProblemType): Te
 
 /**
  * Computes the loss of the next tokens in nats, GPT-1's auxiliary loss: the sum over sequences and their targets of
- * (log Σ exp(logits) − logits[target]) / divisor. With a divisor of R times the number of a sequence's targets, it is
- * the mean over sequences of each sequence's mean loss.
+ * (log Σ exp(logits) − logits[target]) / divisor. If a sequence's divisor is R times the number of its targets, the
+ * result is the mean over sequences of each sequence's mean loss.
  *
  * @param logits f32 (R, T, V)
  * @param options.targets i32 (R, T), each an id

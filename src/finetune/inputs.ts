@@ -5,7 +5,7 @@
  *
  *     classify   start text extract
  *     entail     start premise delimiter hypothesis extract
- *     similar    start text delimiter other extract, and the same with the texts swapped
+ *     similar    start text delimiter other extract, and a second sequence with the two texts swapped
  *     choose     start context delimiter choice extract, once for each choice
  */
 import type { Example } from "../data/examples.ts";
@@ -43,7 +43,7 @@ export interface InputOptions {
 /** A row of data: a text with a label, or a context with choices. */
 export type HeadExample = Extract<Example, { readonly kind: "label" | "choice" }>;
 
-/** The token sequences of a row. */
+/** The token sequences that a row becomes. */
 export interface Inputs {
   /** One sequence; two for `similar`; one for each choice for `choose`. */ readonly sequences: readonly Int32Array[];
   /** Whether a text was truncated. */ readonly cut: boolean;
@@ -124,7 +124,7 @@ export function inputsOf(
 export const INPUT_TOKENS = ["_start_", "_delimiter_", "_classify_"] as const;
 
 /**
- * Adds GPT-1's three tokens to a tokenizer, if it lacks them, and their embeddings, drawn from N(0, 0.02), to the
+ * Adds GPT-1's three tokens to a tokenizer, if it lacks them, and adds their embeddings, drawn from N(0, 0.02), to the
  * model. Call it before you create an optimizer.
  *
  * @returns the tokenizer with the three tokens, and their ids

@@ -1,4 +1,4 @@
-/** Interprets the labels in data: as names of classes, one or several for each row, or as numbers to predict. */
+/** Interprets the labels of rows: as names of classes, one or several for each row, or as numbers to predict. */
 import { numbered, type ProblemType } from "../checkpoint/hugging_face_heads.ts";
 import type { Label } from "../data/examples.ts";
 import { DataError } from "../errors.ts";
@@ -77,8 +77,8 @@ export function labellingOf(
 }
 
 /**
- * A row's label in the form that the loss takes: the index of its class; or for several labels a 0 or 1 for each label;
- * or for regression the quantities.
+ * Converts a row's label to the numbers that the loss takes. For one label: the index of its class. For several labels:
+ * 1 for each of the row's labels and 0 for all other labels. For regression: the quantities.
  *
  * @throws {DataError} when the label is not one of the labels; the message names the row
  */

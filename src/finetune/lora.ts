@@ -3,8 +3,8 @@
  * Only A and B are trained. A is initialised uniformly in ±1/√in and B with zeros, so a new adapter changes nothing.
  *
  * An adapter replaces layers in the model's fields by wrappers that hold the base layers. The base may be stored in
- * f32, bf16 or q8_0 and is never copied. A model can have several adapters, each wrapping the one before; the enabled
- * ones add up.
+ * f32, bf16 or q8_0 and is never copied. A model can have several adapters, each around the one before. Their changes
+ * are added up; a disabled adapter adds nothing.
  */
 import { ADAPTER_DEFAULTS, ADAPTER_PREFIX, type AdapterShape } from "../checkpoint/adapter.ts";
 import { Tensor, untrainable } from "../engine/tensor.ts";
@@ -21,11 +21,11 @@ import { byPattern, endsIn, linearPlaces, namedModules, type Place, targetsOf } 
 export interface LoraOptions extends Partial<Omit<AdapterShape, "targets">> {
   /** The layers: names or ends of paths, such as `["c_attn"]`; a pattern that matches whole paths; or `all-linear`. */
   readonly targets?: string | RegExp | readonly string[];
-  /** A module that is trained and saved with the adapter, such as a classifier's head with its layer `score`. */
+  /** A module that is trained and saved with the adapter, such as a classifier's head, whose layer is `score`. */
   readonly head?: Module;
   /** Draws A. Default: a new generator, seeded with `seed`. */
   readonly generator?: RandomGenerator;
-  /** Default: 1337. */
+  /** Seed of the default generator. Default: 1337. */
   readonly seed?: number;
 }
 
@@ -61,7 +61,7 @@ interface Swap {
  *   ["transformer.h.0.attn.c_attn.lora_A.weight", [2, 16]],
  *   ["transformer.h.0.attn.c_attn.lora_B.weight", [48, 2]],
  * ]);
- * lora.enabled = false; // now the model computes as the base
+ * lora.enabled = false; // the model's outputs are the base model's again
  * ```
  */
 export class Lora implements Disposable {
@@ -91,7 +91,7 @@ export class Lora implements Disposable {
     }
   }
 
-  /** Whether the model uses the adapter. A model whose adapters are all disabled computes as the base. */
+  /** Whether the model uses the adapter. If all adapters are disabled, the model's outputs are the base model's. */
   get enabled(): boolean {
     return this.#enabled;
   }
@@ -167,7 +167,7 @@ export class Lora implements Disposable {
   #unwrap(): void {
     for (const { wrapper } of this.#wrappers) {
       for (const place of wrapperPlaces(this.model)) {
-        let { holder, key } = place; // holds this wrapper, or wrappers of later adapters around it
+        let { holder, key } = place; // the field holds this wrapper, or a wrapper of a later adapter around it
         while (holder[key] !== wrapper && (holder[key] as Partial<Wrapper>).base_layer) {
           holder = holder[key] as Record<string, unknown>;
           key = "base_layer";
@@ -189,14 +189,14 @@ function free(tensor: Tensor): void {
   tensor.dispose();
 }
 
-/** The fields that may hold wrappers: the fields of linear layers and of the token embeddings. */
+/** The model's fields that may hold wrappers: the fields of its linear layers and of the token embeddings. */
 function* wrapperPlaces(model: GPT): Generator<Place> {
   yield* linearPlaces(model);
   const { transformer } = model;
   yield { path: "transformer.wte", holder: transformer as unknown as Record<string, unknown>, key: "wte" };
 }
 
-/** Unties the head from the token embeddings: its weight becomes a copy. */
+/** Unties the head from the token embeddings: the head's weight becomes a copy. */
 function untie({ lm_head, device }: GPT): void {
   let layer: Linear = lm_head;
   while ("base_layer" in layer) layer = layer.base_layer as Linear;
@@ -224,7 +224,7 @@ function* tensorPlaces(
  * @param options rank, alpha, targets and the other fields of PEFT's LoraConfig
  * @returns the adapter, which can be disabled, merged or removed
  * @throws {ConfigError} when an option is out of range, a target matches no layer, or a token is not in the vocabulary
- * @throws {DeviceError} when the adapter does not fit into memory; the model is unchanged then
+ * @throws {DeviceError} when the adapter does not fit into memory; in that case the model is unchanged
  */
 export function applyLora(model: GPT, options: LoraOptions = {}): Lora {
   const { head, generator = new RandomGenerator(options.seed ?? 1337), seed: _, ...shape } = options;

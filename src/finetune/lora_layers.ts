@@ -1,7 +1,7 @@
 /**
- * The wrappers that an adapter puts around layers of a model: two small matrices for a linear layer, and trained rows
- * of some tokens for the token embeddings and a head tied to them. The wrapped layers are not changed and may have any
- * storage type.
+ * The wrappers that an adapter puts around layers of a model. The wrapper of a linear layer adds two small matrices; the
+ * wrapper of the token embeddings, or of a head tied to them, adds trained rows for some tokens. The wrapped layers are
+ * not changed and may have any storage type.
  */
 import { accumulate } from "../../kernels/accumulate/kernel.ts";
 import { matmulNN } from "../../kernels/matmul/kernel.ts";
@@ -27,7 +27,7 @@ export interface Wrapper<Base extends Module = Module> extends Module {
   enabled: boolean;
   /** Adds the adapter's change to the base's weight, permanently. */
   merge(): void;
-  /** The wrapper's own parameters, under their names after the layer's path. */
+  /** The wrapper's own parameters. Their names continue the layer's path. */
   own(): [name: string, tensor: Tensor][];
 }
 
@@ -39,7 +39,7 @@ export class LoraLinear extends Module {
   /** Factor of B · A. */ readonly scaling: number;
   /** Whether the adapter is applied. */ enabled = true;
 
-  /** Wraps a layer, which may be wrapped by an adapter already. */
+  /** Wraps a layer, which may already be the wrapper of another adapter. */
   constructor(
     /** The wrapped layer. */ public base_layer: Linear,
     { rank, scaling, dropout, generator, noise }: {
@@ -97,7 +97,7 @@ export class LoraLinear extends Module {
  */
 export class TunedRows extends Module {
   /** (n, C) */ readonly rows: Tensor;
-  /** (n, C): the rows of the base. */ readonly #original: Tensor;
+  /** (n, C): the tokens' rows in W. */ readonly #original: Tensor;
   /** E, (V, n). */ readonly #marks: Tensor;
 
   constructor({ weight }: { readonly weight: Tensor }, ids: readonly number[]) {
@@ -149,7 +149,7 @@ export class TunedTokens extends Module implements Wrapper<Embedding | Linear> {
     return scope.keep(add(y, matmul(embedding(input, marks), change)));
   }
   merge(): void {
-    if (this.isHead) return; // tied: the wrapper of the token embeddings merges the shared table
+    if (this.isHead) return; // the table is shared: the wrapper of the token embeddings merges the change
     const { marks, change } = this.token_adapter;
     addProduct(this.weight, marks, change);
   }

@@ -1,21 +1,21 @@
 /**
  * Packs rows into bins, so that little of a batch is padding: best fit decreasing (Ding et al. 2024, arXiv:2404.10830),
- * as TRL's `pack_dataset` with the strategy `bfd`.
+ * like TRL's `pack_dataset` with the strategy `bfd`.
  *
- * A row is never split; the caller must cut rows that are longer than a bin. Attention keeps the rows of a bin apart:
- * see `starts` in causal_self_attention.ts.
+ * A row is never split; the caller must cut rows that are longer than a bin. A token attends only to tokens of its own
+ * row: see `starts` in causal_self_attention.ts.
  */
 
-/** How many rows TRL packs together. A bin never holds rows of two such groups. */
+/** TRL packs each 1000 successive rows separately, so a bin never holds rows of two such groups. */
 const ROWS_AT_ONCE = 1000;
 
 /**
  * Packs rows into bins, longest row first. A row goes into the bin with the least sufficient room; of several such
- * bins, into the bin that has had this room for longest. If no bin has enough room, the row starts a new one.
+ * bins, into the bin that has had this room for longest. If no bin has enough room, the row starts a new bin.
  *
  * @param lengths the rows' lengths in tokens; an empty row is left out, and a row longer than `maxLength` fills a bin
  * @param maxLength tokens in a bin
- * @param options.rowsAtOnce rows that are packed together; default: 1000, as in TRL
+ * @param options.rowsAtOnce rows in a group that is packed separately; default: 1000, as in TRL
  * @returns for each bin the indices of its rows, in order
  * @example
  * ```ts
@@ -43,7 +43,7 @@ export function packBestFit(
 
 function pack(rows: { readonly row: number; readonly length: number }[], maxLength: number): number[][] {
   const bins: number[][] = [];
-  /** Index r: the bins with room for r more tokens, in the order in which they reached this room. */
+  /** `byRoom[r]`: the bins with room for r more tokens, in the order in which they reached this room. */
   const byRoom = Array.from({ length: maxLength + 1 }, (): number[][] => []);
   for (const { row, length } of rows.toSorted((a, b) => b.length - a.length)) {
     let room = length;

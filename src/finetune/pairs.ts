@@ -22,7 +22,7 @@ export interface PairSizes {
   /** Maximum tokens in a prompt and its answer together, at most the model's block size. */ readonly maxLength: number;
 }
 
-/** @internal log π of each row's answer, the sum over its tokens: (rows). */
+/** @internal log π(answer) of each row, the sum over the answer's tokens: (rows). */
 export const answerSums = (model: GPT, { tokens, targets }: Record<"tokens" | "targets", Tensor>): Tensor =>
   sum(tokenLogprobs(model, { tokens, targets }).logprobs, { axis: 1 });
 
@@ -38,7 +38,7 @@ export function pairArrays(
     Array.from({ length: batchSize }, (_, i): ScoredRow => {
       if (i >= pairs.length) return { ids: new Int32Array(0), from: 1 };
       const { ids, learned } = rows.row(2 * pairs[i] + which);
-      return { ids, from: Math.max(1, learned.indexOf(1)) }; // a first token has no predecessor that could predict it
+      return { ids, from: Math.max(1, learned.indexOf(1)) }; // nothing predicts the first token
     });
   return rowArrays([...half(0), ...half(1)], {
     lengths: paddedLengths(maxLength),
@@ -48,8 +48,8 @@ export function pairArrays(
 }
 
 /**
- * Computes the log-probabilities of the answers under a reference policy once, so that the reference need not run in
- * updates.
+ * Computes the log-probabilities of the answers under a reference policy once. Updates can use them instead of running
+ * the reference.
  *
  * @param options.batchSize pairs in a pass
  * @returns log π_ref(answer) for each row

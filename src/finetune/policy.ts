@@ -1,6 +1,6 @@
 /**
- * Shared by tuning on preferences and by rewards: the log-probability of each token of a text under a policy, the
- * reference policy that it is compared with, and log-probabilities of many texts outside of updates.
+ * What tuning on preferences and tuning by rewards share: the log-probability of each token of a text under a policy,
+ * the reference policy that a policy is compared with, and log-probabilities of many texts outside of updates.
  *
  * Dropout is always off here, in updates too. A ratio of two probabilities measures what an update changed only if
  * nothing else differs between the two passes.
@@ -18,13 +18,13 @@ import { BatchPasses } from "../train/batch_passes.ts";
 import type { MicroBatch } from "../train/task.ts";
 import { Lora } from "./lora.ts";
 
-/** The target at positions whose next token does not count. */
+/** The target at positions whose next token is ignored. */
 export const NOTHING: number = -1;
 
 /** The input of {@linkcode tokenLogprobs}. */
 export interface TokenBatch {
   /** i32 (B, T), rows padded on the right. */ readonly tokens: Tensor;
-  /** i32 (B, T): the next token of each position, or −1 if it does not count. */ readonly targets: Tensor;
+  /** i32 (B, T): the next token of each position, or −1 if it is ignored. */ readonly targets: Tensor;
   /** i32 (B, T), passed to `model.hidden`. */ readonly positions?: Tensor;
   /** (B, T, C): the final hidden states, if the caller has computed them already, without dropout. */
   readonly hidden?: Tensor;
@@ -53,8 +53,8 @@ export function tokenLogprobs(
 }
 
 /**
- * The policy that a trained policy is compared with: another, frozen model, or the same model with its adapter
- * disabled.
+ * The policy that a trained policy is compared with: a separate, frozen model, or the policy's own model with its
+ * adapter disabled.
  *
  * @example
  * ```ts
@@ -77,7 +77,7 @@ export class ReferencePolicy {
   /**
    * Creates a reference for `policy`.
    * @param reference a frozen model whose vocabulary and block size are at least the policy's; or the policy's adapter;
-   *   or a function that returns the adapter at the first run, if it is applied later
+   *   or a function that returns the adapter, called when the reference is first used, for an adapter not yet applied
    * @throws {ConfigError} when the reference model is too small, or the adapter belongs to a different model
    */
   constructor(policy: GPT, reference: GPT | Lora | (() => Lora)) {
@@ -86,7 +86,7 @@ export class ReferencePolicy {
     if (typeof reference !== "function") check(policy, reference);
   }
 
-  /** The model that computes: the reference model, or the policy if the reference is its adapter. */
+  /** The model that `run` uses: the reference model, or the policy's model if the reference is its adapter. */
   get model(): GPT {
     const { reference } = this;
     return reference instanceof Lora ? this.#policy : reference;
@@ -114,7 +114,7 @@ export class ReferencePolicy {
   }
 }
 
-/** @throws {ConfigError} */
+/** @throws {ConfigError} when the reference does not fit the policy */
 function check(policy: GPT, reference: GPT | Lora): void {
   if (reference instanceof Lora) {
     if (reference.model === policy) return;
@@ -128,16 +128,16 @@ function check(policy: GPT, reference: GPT | Lora): void {
 }
 
 /**
- * Passes outside of updates, without dropout and gradients. The first pass for each set of shapes is captured; later
- * passes replay it.
+ * Runs passes outside of updates, without dropout and gradients. The first pass for each set of shapes is captured;
+ * later passes with these shapes replay it.
  */
 export class CapturedPasses implements Disposable {
   readonly #passes: BatchPasses;
 
   /**
-   * Prepares the passes. Each is captured when it runs first.
-   * @param module the module that the passes run; when it changes, they are captured again
-   * @param body computes the result; other modules that it runs must not change
+   * Creates the passes without running them.
+   * @param module the module that the passes run; when one of its fields changes, passes are captured again
+   * @param body computes the result; if it runs further modules, these must not change
    * @throws {ConfigError} when the module has no parameters
    */
   constructor(readonly module: Module, readonly body: (batch: Readonly<Record<string, Tensor>>) => Tensor) {
@@ -149,7 +149,7 @@ export class CapturedPasses implements Disposable {
   /**
    * Runs `body` on arrays.
    *
-   * @returns the values of its result
+   * @returns the values of the tensor that `body` returns
    * @throws {DataError} when an integer is outside its range
    */
   async run(arrays: MicroBatch["arrays"]): Promise<NumberArray> {
@@ -164,7 +164,7 @@ export class CapturedPasses implements Disposable {
     return await result.data();
   }
 
-  /** Frees the programs and the tensors that they read. */ [Symbol.dispose](): void {
+  /** Frees the captured programs and their input tensors. */ [Symbol.dispose](): void {
     this.#passes[Symbol.dispose]();
   }
 }

@@ -1,14 +1,15 @@
 /**
- * The clipped loss of a policy on texts that an earlier version of it, π_old, has written (Schulman et al. 2017,
- * arXiv:1707.06347), in the variants of TRL's GRPOTrainer and RLOOTrainer. With r = exp(log π − log π_old) of a token
- * or a whole text, and advantage A,
+ * The clipped loss of a policy π on texts that an earlier version of it, π_old, has written (Schulman et al. 2017,
+ * arXiv:1707.06347), in the variants of TRL's GRPOTrainer and RLOOTrainer. With the ratio r = exp(log π − log π_old) of
+ * a token or a whole text, and the advantage A,
  *
  *     term = −min(min(r, δ) · A, clip(r, 1 − ε_low, 1 + ε_high) · A) + β · KL
  *     KL = exp(q) − q − 1, q = log π_ref − log π; times r if its bias is corrected
  *     loss = Σ share · term
  *
- * The shares define what is averaged over. The KL estimate ("k3", Schulman 2020) has the right mean but not the right
- * gradient. The factor r corrects the gradient; while π equals π_old, r is 1 and does not change the value.
+ * The shares are the weights of an average over tokens or texts. The KL estimate ("k3", Schulman 2020) has the right
+ * mean but not the right gradient. The factor r corrects the gradient; while π equals π_old, r is 1 and does not change
+ * the value.
  */
 import { maximumShare } from "../../kernels/binary/kernel.ts";
 import { noGrad } from "../engine/autograd.ts";
@@ -17,8 +18,8 @@ import { binary } from "../ops/broadcast.ts";
 import { add, concat, exp, maximum, mul, neg, reshape, sub, sum } from "../ops/mod.ts";
 
 /**
- * What a ratio is computed for: each token; or a text, by the mean (GSPO, arXiv:2507.18071) or the sum (RLOO) over its
- * tokens.
+ * What a ratio is computed for: each token; or each text, from the mean (GSPO, arXiv:2507.18071) or the sum (RLOO) of
+ * log π − log π_old over its tokens.
  */
 export type RatioLevel = "token" | "mean" | "sum";
 
@@ -29,7 +30,7 @@ export interface PolicyLossOptions {
   /** ε_high. */ readonly epsilonHigh: number;
   /** δ. Default: no bound. */ readonly delta?: number;
   /** β; default 0. */ readonly beta?: number;
-  /** Whether KL is multiplied by r. */ readonly biasCorrection?: boolean;
+  /** Whether KL is multiplied by r. Default: false. */ readonly biasCorrection?: boolean;
 }
 
 /**
@@ -41,17 +42,17 @@ export interface PolicyLossInputs {
   /** log π_old. Default: log π itself, so that r is 1. */ readonly old?: Tensor;
   /** log π_ref, if β is not 0. */ readonly reference?: Tensor;
   /** −A, (B, 1). */ readonly against: Tensor;
-  /** The weight of each term; (B, 1) if ratios are of texts. */ readonly share: Tensor;
-  /** For ratios of texts, the weight of a token: 1 / n for a mean over n tokens, 1 for a sum. */
+  /** The weight of each term in the loss; (B, 1) if terms are averaged over texts. */ readonly share: Tensor;
+  /** Needed for ratios of texts: the weight of each token, 1 / n for a mean over n tokens, 1 for a sum. */
   readonly pool?: Tensor;
-  /** The weight of a token in means over tokens. */ readonly mean: Tensor;
-  /** The weight of a ratio in the share that is clipped below 1 − ε_low; (B, 1) if ratios are of texts. */
+  /** The weight of each token in the mean KL. */ readonly mean: Tensor;
+  /** The weight of each ratio in the share of ratios clipped at 1 − ε_low; (B, 1) for ratios of texts. */
   readonly low: Tensor;
-  /** The weight of a ratio in the share that is clipped above 1 + ε_high; (B, 1) if ratios are of texts. */
+  /** The weight of each ratio in the share of ratios clipped at 1 + ε_high; (B, 1) for ratios of texts. */
   readonly high: Tensor;
 }
 
-/** TRL's names of the clipped shares that {@linkcode policyLoss} returns. */
+/** TRL's names of the shares of clipped ratios that {@linkcode policyLoss} returns: at 1 − ε_low, at 1 + ε_high, both. */
 export const CLIP_MEASURES = ["clip_ratio/low_mean", "clip_ratio/high_mean", "clip_ratio/region_mean"] as const;
 
 /**

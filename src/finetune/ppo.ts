@@ -3,12 +3,14 @@
  * TRL's PPOTrainer. One iteration:
  *
  * 1. The policy writes a completion of each of several prompts, and rewards score the completions.
- * 2. For every token, log-probabilities under policy and reference, and values, are computed by the same pass that
- *    updates run. So the ratios of the first update are exactly 1. Advantages and returns follow (returns.ts).
+ * 2. A forward pass computes the value and the log-probabilities under policy and reference of every token. Updates run
+ *    the same pass, so the ratios of the first update are exactly 1. Advantages and returns follow (returns.ts).
  * 3. Several epochs go over the completions in minibatches. Each minibatch is one update of the policy and the value
  *    function together (ppo_loss.ts).
  *
- * The score counts at a completion's last token, or one position after it, as in TRL. Dropout is off in all passes.
+ * The score is added to the reward of a completion's last token, or of the position after it, as in TRL. Dropout is off
+ * in all passes.
+ *
  * With PPO-ptx (option `pretraining`), the policy also learns blocks of a text in every update, so that it does not
  * forget other kinds of text.
  */
@@ -44,7 +46,7 @@ import { type Answers, RolloutTask } from "./rollout_task.ts";
 import { isCount, type RollOptions, type Rollout } from "./rollouts.ts";
 import { type ValueFunction, ValueHead } from "./value.ts";
 
-/** The tensors of a pass without an update, and of an update. */
+/** The tensors of a pass without an update (`Seen`) and of an update (`Updated`). */
 type Seen = Readonly<Record<string, Tensor>> & TokenBatch;
 type Updated = Readonly<Record<string, Tensor>> & ProximalBatch;
 
@@ -74,7 +76,7 @@ const EVALUATED = ["objective/scores", "objective/kl", LENGTHS] as const;
  * using trainer = new Trainer(policy, task, { ...run, finalEvaluation: true });
  * let fewest = 0;
  * for await (const event of trainer.run()) if (event.kind === "evaluation") fewest = -event.valLoss;
- * assert(fewest > 3); // at most 4 are possible
+ * assert(fewest > 3); // a completion has at most four tokens
  * device.close();
  * ```
  */
@@ -87,15 +89,15 @@ export class ProximalPolicy extends RolloutTask {
   readonly shown = ["objective/scores", "objective/kl", "policy/entropy_avg", "policy/clipfrac_avg", LENGTHS];
   /** @internal */ protected readonly judged = EVALUATED;
   readonly #options: Complete;
-  /** How many completions an iteration has. */
+  /** The number of completions in an iteration. */
   readonly #rows: number;
   readonly #passes: CapturedPasses;
-  /** How many updates an iteration has. */
+  /** The number of updates in an iteration. */
   readonly #updates: number;
   #klCoef: number;
-  /** Finished iterations. */
+  /** The number of finished iterations. */
   #done = 0;
-  /** Updates made in the current iteration. */
+  /** The number of updates made in the current iteration. */
   #update = 0;
   #iteration: Iteration | undefined;
   #measured: Measures = {};
@@ -154,8 +156,8 @@ export class ProximalPolicy extends RolloutTask {
   }
 
   /**
-   * Starts an iteration. All its updates learn from these completions, so {@linkcode drawn} reports the same for each
-   * of them.
+   * Starts an iteration: writes and scores its completions. All updates of the iteration learn from these completions,
+   * so {@linkcode drawn} returns equal measures for all of them.
    */
   async #write(prompts: readonly RolloutPrompt[], signal?: AbortSignal): Promise<Iteration> {
     const how = { first: this.#done * this.#rows, seed: this.#options.seed, signal };
@@ -210,8 +212,8 @@ export class ProximalPolicy extends RolloutTask {
   }
 
   /**
-   * The shape of all batches of an iteration. It is a single one, so that a completion's numbers have the same bits in
-   * each pass.
+   * The shape of the batches of an iteration. All have the same shape, so that a completion's log-probabilities have the
+   * same bits in every pass.
    */
   #shape(rollouts: readonly Rollout[]) {
     const longest = Math.max(...rollouts.map(({ ids }) => ids.length)),
@@ -219,7 +221,7 @@ export class ProximalPolicy extends RolloutTask {
     return { lengths: [length], batchSize: this.#options.batchSize, vocabSize: this.model.config.vocabSize };
   }
 
-  /** The blocks of the pre-training text for micro-batch `micro` of this update. */
+  /** The blocks of the pre-training text for micro-batch number `micro` of the current update. */
   #pretraining(micro: number): MicroBatch["arrays"] {
     const { pretraining, microBatches, seed } = this.#options;
     if (!pretraining) return {};

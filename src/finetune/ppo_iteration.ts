@@ -10,14 +10,14 @@ import type { ProximalBatch } from "./ppo_loss.ts";
 import type { Returns, ScoredText } from "./returns.ts";
 import { type Rollout, rolloutsFromJSON, rolloutsToJSON } from "./rollouts.ts";
 
-/** The completions of an iteration, and what updates learn from. */
+/** The completions of an iteration, and the numbers that its updates learn from. */
 export interface Iteration {
   /** Prompts and completions. */ readonly rollouts: readonly Rollout[];
   /** Each completion's log-probabilities, values and score. */ readonly texts: readonly ScoredText[];
   /** Each completion's advantages and returns. */ readonly returns: readonly Returns[];
 }
 
-/** The mean number of tokens in a completion. */
+/** The name of the measure with the mean number of tokens in a completion. */
 export const LENGTHS = "completions/mean_length";
 
 /** The sum of `of(value)` over `values`. */
@@ -32,8 +32,8 @@ export const meanKl = ({ returns }: Pick<Iteration, "returns">): number =>
   total(returns, ({ kl }) => total(kl, (nats) => nats)) / returns.length;
 
 /**
- * Means over completions, under TRL's names. `objective/entropy` is estimated by −log π of the sampled tokens, summed
- * per text.
+ * Computes means over completions, under TRL's names. `objective/entropy` is an estimate: −log π of the sampled tokens,
+ * summed per text.
  */
 export function iterationMeasures({ rollouts, texts, returns }: Iteration, klCoef: number): Record<string, number> {
   const kl = meanKl({ returns }),
@@ -54,14 +54,14 @@ export function iterationMeasures({ rollouts, texts, returns }: Iteration, klCoe
 export interface UpdateOptions {
   /** Rows in a micro-batch. */ readonly batchSize: number;
   /** The lengths that rows can be padded to. */ readonly lengths: readonly number[];
-  /** The model's vocabulary. */ readonly vocabSize: number;
+  /** The size of the model's vocabulary. */ readonly vocabSize: number;
   /** Tokens in all micro-batches of the update. */ readonly tokens: number;
   /** Values in all micro-batches of the update. */ readonly places: number;
 }
 
 /**
- * The numbers of a micro-batch, each (B, T). The number at position t belongs to token t + 1, which position t
- * predicts.
+ * The log-probabilities, values, advantages, returns and shares of a micro-batch, each (B, T). The number at position t
+ * belongs to token t + 1, which position t predicts.
  */
 export function updateNumbers(
   { rollouts, texts, returns }: Iteration,
@@ -114,7 +114,8 @@ export const iterationToJSON = ({ rollouts, texts }: Iteration): Record<"rollout
 
 /**
  * Completions from JSON.
- * @throws {CheckpointError} when there are not `count` completions with numbers for each token; `path` is the file's
+ * @throws {CheckpointError} when there are not `count` completions with numbers for each token; the message names the
+ *   file `path`
  */
 export function iterationFromJSON(
   { rollouts, texts }: Readonly<Record<string, unknown>>,

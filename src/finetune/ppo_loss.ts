@@ -7,9 +7,9 @@
  *     value  = ½ mean of max((v − R)², (clip(v, V − ε_v, V + ε_v) − R)²)
  *     loss   = policy + c · value
  *
- * Means are over all tokens of an update. Each token has a share, its weight in the mean (0 if it does not count), and
- * a mean is the sum over micro-batches of share times value. So micro-batches may have different numbers of tokens (TRL
- * weights micro-batches equally, however few tokens they have).
+ * Means are over all tokens of an update. Each token has a share, which is its weight in the mean (0 if it is ignored).
+ * A mean is the sum of share times value over the tokens of all micro-batches. So micro-batches may have different
+ * numbers of tokens. (TRL weights micro-batches equally, however few tokens they have.)
  */
 import { equal } from "../../kernels/binary/kernel.ts";
 import { noGrad } from "../engine/autograd.ts";
@@ -43,7 +43,7 @@ export interface ProximalPass {
   /** v: the value after each position. */ readonly values: Tensor;
 }
 
-/** Numbers from when the texts were sampled, and what was computed from them; each f32 (B, T). */
+/** Numbers from when the texts were sampled, and numbers computed from them; each f32 (B, T). */
 export interface ProximalBatch {
   /** log π_old. */ readonly logprobs: Tensor;
   /** V. */ readonly values: Tensor;

@@ -7,13 +7,13 @@ import type { Rollout } from "./rollouts.ts";
 export interface RolloutPrompt {
   /** The prompt's tokens, at least one. */ readonly ids: Int32Array;
   /** The prompt in the data: a text, or the messages of a conversation. */ readonly prompt: Words;
-  /** Further columns of the prompt's row, for rewards. */ readonly more?: Readonly<Record<string, unknown>>;
+  /** Further columns of the prompt's row, which rewards can use. */ readonly more?: Readonly<Record<string, unknown>>;
 }
 
 /** Prompts for training and for evaluation. */
 export interface PromptSplits {
-  /** One or more. */ readonly train: readonly RolloutPrompt[];
-  /** One or more. */ readonly val: readonly RolloutPrompt[];
+  /** For training; one prompt or more. */ readonly train: readonly RolloutPrompt[];
+  /** For evaluation; one prompt or more. */ readonly val: readonly RolloutPrompt[];
 }
 
 /** A sample of the policy's completions, for display. */
@@ -32,7 +32,7 @@ export const textOf = (
 /** Options of {@linkcode scoreRollouts}. */
 export interface ScoreOptions {
   /** The prompts that the rollouts' `promptIndex` refers to. */ readonly prompts: readonly RolloutPrompt[];
-  /** At least one. */ readonly rewards: readonly Reward[];
+  /** The rewards, at least one. */ readonly rewards: readonly Reward[];
   /** Turns a completion's tokens into text. */ readonly decode: (ids: Int32Array) => string;
   /** The end token of completions, which is not part of their text. */ readonly eosTokenId?: number;
   /** Aborts scoring. */ readonly signal?: AbortSignal;
@@ -44,7 +44,7 @@ export interface RolloutScores {
   /** Each reward's scores under its name, without its weight. */ readonly each: Readonly<Record<string, Float64Array>>;
 }
 
-/** Scores rollouts with all rewards concurrently. @throws what a reward throws */
+/** Scores rollouts with all rewards concurrently. @throws the error of a reward that fails */
 export async function scoreRollouts(
   rollouts: readonly Rollout[],
   { prompts, rewards, signal, ...how }: ScoreOptions,

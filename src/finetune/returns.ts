@@ -1,24 +1,24 @@
 /**
- * Computes rewards, advantages and returns of a sampled text's tokens from a score of the whole text: a penalty for the
- * distance from the reference policy, generalised advantage estimation, and whitening. Computed on the host in f64,
- * because an iteration has thousands of numbers, not millions.
+ * Computes the rewards, advantages and returns of a sampled text's tokens from a score of the whole text: a penalty for
+ * the distance from the reference policy, generalised advantage estimation, and whitening. The host computes them in
+ * f64, because an iteration has thousands of numbers, not millions.
  *
  * Stiennon et al. 2020, "Learning to summarize from human feedback", arXiv:2009.01325; Schulman et al. 2016,
  * "High-dimensional continuous control using generalized advantage estimation", arXiv:1506.02438; John Schulman,
  * "Approximating KL divergence", http://joschu.net/blog/kl-approx.html.
  */
 
-/** Estimators of the KL to the reference policy at a sampled token: k1 = log π − log ref, k3 = exp(−k1) − 1 + k1. */
+/** Estimators of the KL to the reference policy at a sampled token: k1 = log π − log π_ref, k3 = exp(−k1) − 1 + k1. */
 export type KlEstimator = "k1" | "k3";
 
 /** A sampled text of n tokens: its log-probabilities, values and score. */
 export interface ScoredText {
   /** log π of each of the n tokens, under the policy that sampled them. */
   readonly logprobs: ArrayLike<number>;
-  /** log ref of each token. */ readonly reference: ArrayLike<number>;
+  /** log π_ref of each token. */ readonly reference: ArrayLike<number>;
   /**
-   * The value before each token, n numbers. If the score counts one position after the end, n + 1 numbers; the last one
-   * is the value after the last token.
+   * The value before each token, n numbers. If the score is added one position after the end, n + 1 numbers: the last
+   * one is the value after the last token.
    */
   readonly values: ArrayLike<number>;
   /** The score of the whole text. */ readonly score: number;
@@ -30,13 +30,13 @@ export interface ReturnOptions {
   /** The estimator of KL. Default: k1. */ readonly klEstimator?: KlEstimator;
   /** γ, the discount of rewards per token. Default: 1. */ readonly gamma?: number;
   /** λ of the advantages: 0 relies on the values, 1 on the rewards. Default: 0.95. */ readonly lambda?: number;
-  /** Whether to divide rewards by their standard deviation, keeping their mean. Default: false. */
+  /** Whether to scale rewards to standard deviation 1 without changing their mean. Default: false. */
   readonly whitenRewards?: boolean;
   /** Whether to scale advantages to mean 0 and standard deviation 1. Default: true. */
   readonly whitenAdvantages?: boolean;
 }
 
-/** What an update learns from a text of n tokens. */
+/** The numbers that an update learns from, for a text of n tokens. */
 export interface Returns {
   /** KL to the reference at each of the n tokens, in nats. */ readonly kl: Float64Array;
   /** The reward at each value's position. */ readonly rewards: Float64Array;
@@ -77,7 +77,7 @@ export function generalizedAdvantages(
 
 /**
  * Scales the numbers of all lists together to standard deviation 1: (x − mean) / √(variance + 1e-8), with the sample
- * variance (divisor n − 1). A single number becomes 0, or does not change if its mean is added back.
+ * variance (divisor n − 1). A single number becomes 0, or is unchanged if the mean is added back.
  *
  * @param shiftMean whether the mean becomes 0 (the default) or is added back
  */
@@ -93,8 +93,8 @@ export function whiten(
 
 /**
  * Computes rewards, advantages and returns of the texts of an iteration. The reward of each token is −klCoef · KL. The
- * score is added to the reward at the last position, which is the last token's or the position after it. Whitening is
- * over all texts together.
+ * score is added to the reward at the last position: the last token's position or the one after it. Whitening is over
+ * all texts together.
  *
  * ```ts
  * import { assertAlmostEquals } from "@std/assert";
@@ -102,8 +102,8 @@ export function whiten(
  *
  * const text = { logprobs: [-1, -0.5, -0.25], reference: [-1.2, -0.4, -0.25], values: [0.1, 0.2, 0.3, 0.4], score: 2 };
  * const [{ rewards, returns }] = returnsOf([text]);
- * assertAlmostEquals(rewards[0], -0.05 * 0.2, 1e-12); // 0.2 nats from the reference
- * assertAlmostEquals(returns[3], 2, 1e-12); // the score is all that comes after the end
+ * assertAlmostEquals(rewards[0], -0.05 * 0.2, 1e-12); // KL is 0.2 nats
+ * assertAlmostEquals(returns[3], 2, 1e-12); // after the last token, the score is the only reward
  * ```
  */
 export function returnsOf(texts: readonly ScoredText[], options: ReturnOptions = {}): Returns[] {
@@ -131,7 +131,7 @@ export function returnsOf(texts: readonly ScoredText[], options: ReturnOptions =
 export interface AdaptiveKlOptions {
   /** The current coefficient. */ readonly klCoef: number;
   /** The desired KL per text, in nats. */ readonly target: number;
-  /** Texts over which the coefficient changes by the relative error, which is clipped to ±20 %. */
+  /** The number of texts in which the coefficient changes by the relative error of KL, clipped to ±20 %. */
   readonly horizon: number;
 }
 

@@ -1,18 +1,18 @@
 /**
- * Reward models: they give a text a score, learned from rankings of texts (Bradley and Terry 1952; Ouyang et al. 2022,
+ * Reward models: a reward model scores texts and is trained on rankings (Bradley and Terry 1952; Ouyang et al. 2022,
  * "Training language models to follow instructions with human feedback", arXiv:2203.02155, section 3.5). For the K ≥ 2
  * texts of a prompt, best first, with scores s, the loss is the mean over all pairs i < j of
  *
  *     −log σ(sᵢ − sⱼ − margin) + c · (sᵢ + sⱼ)²
  *
- * averaged over prompts. For K = 2 it is the loss of TRL's RewardTrainer. The margin demands a minimum difference
- * between the scores (Llama 2, arXiv:2307.09288). The weight c pulls the mean score towards 0, which a loss of
- * differences leaves undetermined (Eisenstein et al. 2023, arXiv:2312.09244). Each text goes through the model once,
- * and dropout is off.
+ * averaged over prompts. For K = 2 it is the loss of TRL's RewardTrainer. The margin is a difference that the scores
+ * should have at least (Llama 2, arXiv:2307.09288). The first term depends only on differences of scores; the second
+ * one, with weight c, pulls the mean score towards 0 (Eisenstein et al. 2023, arXiv:2312.09244). Each text goes through
+ * the model once, and dropout is off.
  *
- * The score is read at the last token, as in transformers' `GPT2ForSequenceClassification` with one label. So a text
- * with its end token and the text without it have different scores. Left out: shifting the scores to mean 0 after
- * training, because transformers' head has no bias that could store the shift.
+ * The score is computed from the last token's hidden state, as in transformers' `GPT2ForSequenceClassification` with
+ * one label. So a text with an end token and the same text without it have different scores. Scores are not shifted to
+ * mean 0 after training, because transformers' head has no bias that could store the shift.
  *
  * @see https://huggingface.co/docs/trl/reward_trainer
  */
@@ -51,7 +51,8 @@ import { type RowOptions, RowTask, type Splits } from "./row_task.ts";
 export interface RewardModellingOptions extends RowOptions {
   /** Prompts in a micro-batch, each with all its texts. */ readonly batchSize: number;
   /** Maximum tokens in a text, at most the model's block size. */ readonly maxLength: number;
-  /** c, which pulls the mean score towards 0; 0.01 is usual. Default: 0. */ readonly centering?: number;
+  /** c, the weight of the term that pulls the mean score towards 0; 0.01 is usual. Default: 0. */ readonly centering?:
+    number;
   /** The padding token, which is never pooled. Default: the last token is pooled, whatever it is. */
   readonly padTokenId?: number;
   /** An existing head with one label. Default: a new head. */ readonly head?: SequenceClassifier;
@@ -65,7 +66,7 @@ export const rewardDescription = (padTokenId?: number): HeadDescription => {
 
 const MEASURES = ["accuracy", "margin", "min_reward", "mean_reward", "max_reward"] as const;
 
-/** Number of bins for the calibration, equal parts of the probabilities from ½ to 1. */
+/** The number of bins for the calibration error. Each is an equal part of the probabilities from ½ to 1. */
 const BINS = 10;
 
 /**
@@ -95,8 +96,8 @@ export class RewardModelling extends RowTask {
   readonly config: NonNullable<Task["config"]>;
   /** The head. */ override readonly module: SequenceClassifier;
   /**
-   * TRL's names: the share of pairs in the right order, their mean difference, and minimum, mean and maximum of the
-   * scores.
+   * TRL's names of the measures: the share of pairs in the right order, the mean difference of their scores, and the
+   * minimum, mean and maximum of the scores.
    */
   readonly measures: readonly string[] = MEASURES;
   /** The measures that a progress line shows. */ readonly shown: readonly string[] = [
@@ -160,9 +161,9 @@ export class RewardModelling extends RowTask {
   }
 
   /**
-   * The measures of an update, and the bins of the calibration error. A difference of scores d predicts with
-   * probability σ(d) that the first text of a pair is better. The prediction is right if d > 0, and its confidence is
-   * σ(|d|).
+   * The measures of an update, and the bins of the calibration error. If the scores of a pair differ by d, the model
+   * predicts that the first text is better, with probability σ(d). The prediction is right if d > 0, and its confidence
+   * is σ(|d|).
    */
   measure(outputs: NumberArray, { arrays: { pairs, divisors, texts, count } }: MicroBatch): Measures {
     const [B, P] = pairs.shape, K = texts.shape[1], parts = new Float64Array(BINS);
@@ -183,8 +184,9 @@ export class RewardModelling extends RowTask {
     return { accuracy, margin, min_reward: least, mean_reward: mean, max_reward: most, ...Object.fromEntries(bins) };
   }
   /**
-   * Computes the expected calibration error (Guo et al. 2017, arXiv:1706.04599) from its bins: the sum over ten equal
-   * bins of confidences from ½ to 1 of the share of pairs in the bin, times |accuracy − mean confidence| in the bin.
+   * Computes the expected calibration error (Guo et al. 2017, arXiv:1706.04599). Ten bins of equal width divide the
+   * confidences from ½ to 1. The error is the sum over the bins of the share of pairs in the bin times |accuracy − mean
+   * confidence| in the bin.
    */
   conclude(means: Measures): Measures {
     const measures: Record<string, number> = {};
@@ -197,7 +199,8 @@ export class RewardModelling extends RowTask {
   }
 
   /**
-   * Every micro-batch has `batchSize` prompts. A smaller one is filled up with copies of its first prompt, of weight 0.
+   * Every micro-batch has `batchSize` prompts. A smaller one is filled up with copies of its first prompt, which have
+   * weight 0.
    */
   protected override arrays(split: "train" | "val", numbers: readonly number[]): MicroBatch["arrays"] {
     const { batchSize: B, padTokenId, maxLength } = this.#options, rows = this.rows[split], K = this.#choices;
@@ -217,7 +220,7 @@ export class RewardModelling extends RowTask {
     return { ...headBatch(rows, all, batch), pairs, divisors, margins, texts, count: total };
   }
 
-  /** Identifies the texts of both splits and their margins. */
+  /** Checksums of both splits: of the texts and their margins. */
   identity(): Splits<TokensIdentity> & Readonly<Record<string, TokensIdentity>> {
     return { train: identify(this.rows.train), val: identify(this.rows.val) };
   }
@@ -234,7 +237,7 @@ export class RewardModelling extends RowTask {
   }
 }
 
-/** Draws all of its micro-batches for every update. */
+/** A task that draws all of its micro-batches for every update. */
 class Rehearsal extends RewardModelling {
   override *draw(): Generator<MicroBatch> {
     const count = this.microBatches("val");
@@ -245,7 +248,7 @@ class Rehearsal extends RewardModelling {
   }
 }
 
-/** All pairs of K texts as indices, the better text first. */
+/** All pairs of K texts, as indices. The first text of a pair is the better one. */
 const pairsOf = (K: number): [better: number, worse: number][] =>
   Array.from({ length: K }, (_, i) => Array.from({ length: K - 1 - i }, (_, j): [number, number] => [i, i + 1 + j]))
     .flat();
@@ -274,7 +277,7 @@ function measuresOf(
   return concat(numbers.map((number) => reshape(number, [1])), { axis: 0 });
 }
 
-/** @throws {DataError} */
+/** @throws {DataError} when there are no rows, or a row has fewer than two texts or a text that is too long */
 function checkRows(name: string, rows: HeadRows, maxLength: number): void {
   if (rows.length === 0) {
     throw new DataError(`Reward model: there are no rows to ${name === "train" ? "train" : "evaluate"} on`);

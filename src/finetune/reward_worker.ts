@@ -2,8 +2,8 @@
  * Runs a function from a file in a worker without permissions: it cannot access files, the network or the environment.
  *
  * There are two nested workers. The inner one runs the function. It is a web worker, because only web workers can run
- * without permissions. The outer one is a Node thread, which does not keep the process alive. A web worker in an
- * endless loop would, because Deno cannot end a web worker that does not return to its event loop.
+ * without permissions. Deno cannot end a web worker in an endless loop, and such a worker would keep the process alive.
+ * The outer worker is therefore a Node thread, which does not keep the process alive.
  */
 import type { Words } from "../data/examples.ts";
 import { ConfigError, TrainingError } from "../errors.ts";
@@ -21,7 +21,7 @@ export interface Sample {
   /** The further columns of the prompt's row. */ readonly more?: Readonly<Record<string, unknown>>;
 }
 
-/** The end of an error message, naming the sample's prompt. */
+/** The end of an error message, which names the sample's prompt. */
 export const afterPrompt = ({ prompt }: Sample): string => {
   const text = typeof prompt === "string" ? prompt : prompt.at(-1)?.content ?? "";
   return `after the prompt "${shown(text)}"`;
@@ -43,7 +43,8 @@ type FromWorker =
   | { readonly of: number; readonly at: number; readonly failed: string };
 
 /**
- * The source of the inner worker. It imports the file by a literal name, because such an import needs no permission.
+ * The source of the inner worker. It imports the function's file by a literal name, because such an import needs no
+ * permission.
  */
 const innerSource = (url: string) =>
   `let score;
@@ -72,7 +73,7 @@ self.onmessage = async ({ data: { of, samples } }) => {
   postMessage({ of, scores });
 };`;
 
-/** The source of the outer worker, which passes messages on. */
+/** The source of the outer worker, which passes messages between the process and the inner worker. */
 const outerSource = (inner: string) =>
   `const { parentPort } = process.getBuiltinModule("node:worker_threads");
 const url = "data:text/javascript," + encodeURIComponent(${JSON.stringify(inner)});
@@ -84,13 +85,13 @@ worker.onerror = (event) => {
 };
 parentPort.on("message", (message) => worker.postMessage(message));`;
 
-/** Minimum time limit for loading, in seconds: imported modules may have to be downloaded. */
+/** The time limit for loading the function is at least this long, in seconds: its imports may have to be downloaded. */
 const LOADING = 30;
 
 /** The time limit of a call is measured in this many ticks of a timer. */
 const TICKS = 20;
 
-/** A function from a file. The worker is started at the first call, and again after it was ended. */
+/** A function from a file. The first call starts the worker; if the worker was ended, the next call starts a new one. */
 export class RewardWorker implements Disposable {
   readonly #turns = new Turns();
   #thread: Promise<Thread> | undefined;
@@ -98,13 +99,13 @@ export class RewardWorker implements Disposable {
   #request = 0;
 
   /**
-   * Does not start the worker yet.
+   * Stores the options. The worker is started later.
    * @param path a module whose default export is the function
    * @param seconds time limit of a call
    */
   constructor(readonly path: string, readonly seconds: number) {}
 
-  /** Starts the worker. @throws {ConfigError} when the file cannot be used */
+  /** Starts the worker, unless it is running. @throws {ConfigError} when the file cannot be used */
   async open(): Promise<void> {
     await (this.#thread ??= this.#start());
   }
@@ -126,7 +127,8 @@ export class RewardWorker implements Disposable {
         ended.reject(new TrainingError(`The reward function ${this.path} ${what}, ${afterPrompt(samples[at])}`));
       };
       const end = () => (this[Symbol.dispose](), undefined);
-      // Ticks instead of the clock: a suspended process (Ctrl-Z) misses ticks, so its functions do not time out when it continues.
+      // Counts ticks instead of reading the clock: while the process is suspended (Ctrl-Z), there are no ticks, so a call
+      // does not time out when the process continues.
       const timer = setInterval(() => {
         if (++ticks < TICKS) return;
         end();

@@ -1,6 +1,6 @@
 /**
- * Rewards: they score the completions of a policy. A reward is a model trained on preferences or a function in
- * TypeScript. Several rewards are added up with weights.
+ * Rewards score the completions of a policy. A reward is a model trained on preferences or a function in TypeScript.
+ * The scores of several rewards are added up with weights.
  */
 import { paddedLengths } from "../data/token_rows.ts";
 import { ConfigError, TrainingError } from "../errors.ts";
@@ -17,19 +17,19 @@ export type { Sample };
 
 /** Scores completions. */
 export interface Reward extends Disposable {
-  /** The name in reports. */ readonly name: string;
-  /** Factor of the scores in the sum of all rewards. */ readonly weight: number;
+  /** The name of the reward in measures. */ readonly name: string;
+  /** The factor of its scores in the sum of all rewards. */ readonly weight: number;
   /**
    * Scores each sample with a finite number, not yet multiplied by the weight.
-   * @throws {TrainingError} when a sample cannot be scored; the message has its prompt
+   * @throws {TrainingError} when a sample cannot be scored; the message contains its prompt
    */
   score(samples: readonly Sample[], options?: { readonly signal?: AbortSignal }): Promise<Float64Array>;
 }
 
 /** The name and weight of a reward. */
 export interface RewardOptions {
-  /** Default: the file's name without its extension, or `model`. */ readonly name?: string;
-  /** Default: 1. */ readonly weight?: number;
+  /** The name. Default: the function's file name without its extension, or `model`. */ readonly name?: string;
+  /** The factor of the scores in the sum of all rewards. Default: 1. */ readonly weight?: number;
 }
 
 /**
@@ -77,12 +77,12 @@ export function plainReward(name: string, score: (sample: Sample) => number | Pr
  * ```
  *
  * The function runs in a worker without permissions: it cannot access files, the network or the environment. Modules
- * that it imports, and data imported with a type, are loaded before it runs. A call that takes too long is abandoned,
- * and the next call gets a new worker; an endless loop keeps running in its thread until the process ends. The memory
- * of the function is not limited.
+ * that it imports, and JSON or text imported with an import attribute, are loaded before it runs. A call that takes too
+ * long fails, and the next call starts a new worker; an endless loop keeps running in its thread until the process ends.
+ * The memory of the function is not limited.
  *
- * Such workers exist only in Deno, with the flag `--unstable-worker-options` or `"unstable": ["worker-options"]` in
- * deno.json. Without the flag, Deno ends the process.
+ * Workers without permissions exist only in Deno, with the flag `--unstable-worker-options` or `"unstable":
+ * ["worker-options"]` in deno.json. Without it, Deno ends the process.
  *
  * @example
  * ```ts ignore
@@ -135,8 +135,8 @@ export interface ScoringModel {
 }
 
 /**
- * A reward model as a reward: the score of a text is the score of the model's single label, read at the text's last
- * token.
+ * A reward model as a reward. The score of a text is the score of the model's single label, computed from the hidden
+ * state of the text's last token.
  *
  * @example
  * ```ts
@@ -227,8 +227,8 @@ export class RewardModel implements Reward {
 }
 
 /**
- * @internal Compares tokenizers.
- * @throws {ConfigError} when one of the policy's tokens is a different token in the model's vocabulary
+ * @internal Checks that a reward model's tokenizer has the policy's tokens under the same ids.
+ * @throws {ConfigError} when one of the policy's ids is a different token in the model's vocabulary
  */
 export function checkTokenizer(what: string, own: Tokenizer, policy: Tokenizer): void {
   const refuse = (why: string) => new ConfigError(`${what} has another tokenizer than the policy: ${why}`);
@@ -252,7 +252,7 @@ function textOf(tokenizer: Tokenizer, id: number): string | undefined {
 
 const fileName = (path: string): string => path.replace(/.*[/\\]/, "").replace(/\.\w+$/, "");
 
-/** @throws {ConfigError} when it is not a finite number */
+/** Returns a reward's weight. @throws {ConfigError} when it is not a finite number */
 function checkedWeight(name: string, weight: number): number {
   if (Number.isFinite(weight)) return weight;
   throw new ConfigError(`The weight of the reward ${name} is ${weight}; expected a finite number`);

@@ -1,8 +1,8 @@
 /**
  * Base class of the tasks in which a policy learns from rewards of its own completions. Prompts are taken epoch by
  * epoch. If an iteration fails to start, for example because a reward fails, its prompts are taken again. An evaluation
- * completes each prompt once, with random streams that no update uses. Its loss is minus the mean reward, so the best
- * checkpoint has the highest reward.
+ * completes each prompt once, with random streams that no update uses. The loss of an evaluation is minus the mean
+ * reward, so the best checkpoint has the highest reward.
  */
 import { Epochs } from "../data/epochs.ts";
 import { paddedLengths } from "../data/token_rows.ts";
@@ -29,7 +29,7 @@ import { isCount, Roller, type RollOptions, type Rollout, type RolloutOptions } 
 /** How completions are written and scored. */
 export interface RolloutTaskOptions
   extends Pick<RolloutOptions, "maxNewTokens" | "temperature" | "eosTokenId" | "slots"> {
-  /** At least one; their names must differ. */ readonly rewards: readonly Reward[];
+  /** The rewards: at least one, with different names. */ readonly rewards: readonly Reward[];
   /** Turns a completion's tokens into text, for rewards. */ readonly decode: (ids: Int32Array) => string;
   /** Completions in a micro-batch. */ readonly batchSize: number;
   /**
@@ -50,9 +50,10 @@ export interface Answers {
   /** Means over the completions. */ readonly measured: Measures;
 }
 
-/** A task on prompts. Subclasses define how the policy learns from its completions. */
+/** A task on prompts. Subclasses define how the policy learns from its completions of them. */
 export abstract class RolloutTask implements Task, Disposable {
-  /** False, because completions depend on the weights. */ readonly ahead = false;
+  /** False: the next update's batches cannot be drawn ahead, because completions depend on the weights. */ readonly ahead =
+    false;
   /** The task's name and settings; a checkpoint can be resumed only if they are equal. */
   abstract readonly config: NonNullable<Task["config"]>;
   /** TRL's names of the measures of an update. */ abstract readonly measures: readonly string[];
@@ -170,16 +171,16 @@ export abstract class RolloutTask implements Task, Disposable {
       yield { weight: prompts.length, arrays: { loss, measured: { values, shape: [values.length] } } };
     }
   }
-  /** Passes on the loss and measures that {@linkcode evaluate} computed. */
+  /** Returns the loss and measures that {@linkcode evaluate} computed. */
   judge(_: GPT, { loss, measured }: Readonly<Record<string, Tensor>>): LossAndOutputs {
     return { loss, outputs: measured };
   }
-  /** Names the measures. */
+  /** Returns an evaluation's measures under their names. */
   measure(outputs: NumberArray): Measures {
     return Object.fromEntries(this.judged.map((name, i) => [name, outputs[i]]));
   }
 
-  /** Identifies the prompts of both splits by their tokens. */
+  /** Checksums of the prompts' tokens in both splits. */
   identity(): Record<keyof PromptSplits, TokensIdentity> {
     const of = (prompts: readonly RolloutPrompt[]) => {
       const all = Int32Array.from(prompts.flatMap(({ ids }) => [...ids]));
@@ -192,15 +193,15 @@ export abstract class RolloutTask implements Task, Disposable {
   state(): TaskState {
     return { ...this.#epochs.state(), prompts: this.prompts.train.length };
   }
-  /** Continues at the saved position, or at the beginning of its epoch if the number of prompts has changed. */
+  /** Continues at the saved position, or at the beginning of the saved epoch if the number of prompts has changed. */
   restore({ epoch, place, prompts }: Readonly<Record<string, unknown>>, path: string): void {
     if (!isCount(prompts)) throw new CheckpointError(`${path} is damaged: prompts is ${prompts}, expected a number`);
     this.#epochs.restore({ epoch, place: prompts === this.prompts.train.length ? place : 0 }, path);
   }
 
   /**
-   * A task on another model, one that only counts, which writes and has micro-batches of every shape: for the memory
-   * that they take.
+   * A task for estimating memory on `model`, whose device only counts: it writes completions and has micro-batches of
+   * every possible shape.
    */
   abstract rehearsal(model: GPT): Task;
   /** A task for estimating memory that draws the same micro-batches for every update and evaluation. @internal */

@@ -1,9 +1,10 @@
 /**
  * Rollouts: completions that a policy writes with its current weights, to learn from them.
  *
- * Many are written at once, as {@linkcode Rows}. Each has its own random stream, determined by the run's seed and the
- * rollout's number in the run. So its tokens depend neither on other rollouts nor on how many are written at once (on
- * the CPU, where the bits of a row do not depend on its neighbours), and a resumed run writes the same completions.
+ * Many completions are written at once, as {@linkcode Rows}. Each has its own random stream, determined by the run's
+ * seed and the rollout's number in the run. On the CPU, where a row's bits do not depend on its neighbours, a rollout's
+ * tokens therefore depend neither on other rollouts nor on how many are written at once. A resumed run writes the same
+ * completions.
  */
 import { gib } from "../engine/capacity.ts";
 import { CheckpointError, ConfigError, DeviceError } from "../errors.ts";
@@ -18,7 +19,7 @@ import type { SamplingOptions } from "../../kernels/choose/rules.ts";
 export interface RolloutOptions extends Pick<SamplingOptions, "topK" | "topP" | "minP" | "repetitionPenalty"> {
   /** Maximum tokens in a completion, including its end token. */
   readonly maxNewTokens: number;
-  /** Above 0. Default: 1. */
+  /** Divides the logits; above 0. Default: 1. */
   readonly temperature?: number;
   /**
    * The end token, the last token of a finished completion. Default: none, so every completion has `maxNewTokens`
@@ -26,8 +27,7 @@ export interface RolloutOptions extends Pick<SamplingOptions, "topK" | "topP" | 
    */
   readonly eosTokenId?: number;
   /**
-   * How many completions are written at once. Default: 64, or as many as fit into half of the free memory if they are
-   * fewer.
+   * How many completions are written at once. Default: as many as fit into half of the free memory, at most 64.
    */
   readonly slots?: number;
 }
@@ -44,7 +44,7 @@ export interface Rollout {
   readonly promptIndex: number;
 }
 
-/** The random streams of rollouts, and a signal to abort them. */
+/** Options of {@linkcode Roller.roll}: seed and numbers that determine the random streams, and a signal to abort. */
 export interface RollOptions {
   /** The run's seed. */
   readonly seed: number;
@@ -54,7 +54,7 @@ export interface RollOptions {
   readonly signal?: AbortSignal;
 }
 
-/** The default number of completions written at once; more would make a step only a little faster. */
+/** The largest default for `slots`. More completions at once would be only a little faster. */
 const MOST_SLOTS = 64;
 
 /**
@@ -72,7 +72,7 @@ const MOST_SLOTS = 64;
  * const prompts = [Int32Array.of(1, 2), Int32Array.of(3), Int32Array.of(4)];
  * const all = await roller.roll(prompts, { seed: 1, first: 0 }), [last] = await roller.roll([prompts[2]], { seed: 1, first: 2 });
  * assertEquals(all.map(({ ids, from }) => [ids.length, from]), [[5, 2], [4, 1], [4, 1]]);
- * assertEquals(last.ids, all[2].ids); // rollout number 2 has the same tokens, whatever is written beside it
+ * assertEquals(last.ids, all[2].ids); // rollout number 2 is the same without the other rollouts
  * device.close();
  * ```
  */
@@ -115,8 +115,8 @@ export class Roller implements Disposable {
   }
 
   /**
-   * @internal Estimates memory, on a device that only counts. Writes `count` completions at once. If completions can
-   *   end early, it also writes smaller numbers of them, one for each width of a step.
+   * @internal Estimates memory on a device that only counts, by writing `count` completions at once. If completions can
+   *   end early, it also writes fewer at once: one number of completions for each width that a step can have.
    */
   async rehearse(prompt: Int32Array, count: number): Promise<void> {
     const most = Math.min(count, this.slots), options = { ...this.#options, eosTokenId: undefined };
@@ -183,7 +183,7 @@ export const isCount = (value: unknown): value is number => Number.isSafeInteger
 export const rolloutsToJSON = (rollouts: readonly Rollout[]): unknown[] =>
   rollouts.map(({ ids, ...rest }) => ({ ids: [...ids], ...rest }));
 
-/** Rollouts from JSON. @throws {CheckpointError} when they are not valid; `path` is the file's */
+/** Rollouts from JSON. @throws {CheckpointError} when they are not valid; the message names the file `path` */
 export function rolloutsFromJSON(saved: unknown, path: string): Rollout[] {
   const valid = (one: unknown): one is Rollout & { ids: number[] } => {
     if (!isObject(one)) return false;

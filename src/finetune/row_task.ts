@@ -14,7 +14,7 @@ import { AdamW, type AdamWOptions, type NamedParameter } from "../optim/adamw.ts
 import type { DrawOptions, LossAndOutputs, MicroBatch, Task, TaskState } from "../train/task.ts";
 import { layerGroups, type TransferRates } from "./transfer.ts";
 
-/** One value for training and one for evaluation. */
+/** A value for each of the two splits of the data. */
 export interface Splits<T> {
   /** For training. */ readonly train: T;
   /** For evaluation. */ readonly val: T;
@@ -29,14 +29,15 @@ export interface RowOptions extends TransferRates {
 
 /** A task on rows. Subclasses define what a row is and what is learned from it. */
 export abstract class RowTask implements Task {
-  /** True, because rows do not depend on the weights. */ readonly ahead = true;
+  /** True: the next update's batches can be drawn ahead, because rows do not depend on the weights. */ readonly ahead =
+    true;
   /** The task's name and settings; a checkpoint can be resumed only if they are equal. */
   abstract readonly config: NonNullable<Task["config"]>;
   /** Parameters besides the model's, such as a head. */ readonly module?: Module;
   readonly #counts: Splits<number>;
   readonly #options: RowOptions;
   readonly #epochs: Epochs;
-  /** The state before the latest draw. Between two updates, that draw is the one made ahead. */
+  /** The state before the latest draw. Between two updates, the latest draw is the one for the next update. */
   #before: EpochsState;
 
   /**
@@ -51,22 +52,22 @@ export abstract class RowTask implements Task {
     this.#before = this.#epochs.state();
   }
 
-  /** The tensors of some rows. @internal */
+  /** The arrays of a micro-batch of rows. @internal */
   protected abstract arrays(split: "train" | "val", numbers: readonly number[]): MicroBatch["arrays"];
-  /** The weight of rows in the mean loss. Default: 1 for each row. @internal */
+  /** The weight of a micro-batch of rows in the mean loss. Default: 1 for each row. @internal */
   protected weigh(_split: "train" | "val", numbers: readonly number[]): number {
     return numbers.length;
   }
   /** See {@linkcode Task.loss}. */
   abstract loss(model: GPT, batch: Readonly<Record<string, Tensor>>): Tensor | LossAndOutputs;
-  /** Identifies the rows of both splits. */
+  /** Checksums of the rows of both splits. */
   abstract identity(): Splits<TokensIdentity> & Readonly<Record<string, TokensIdentity>>;
 
   /** The number of micro-batches in an epoch, or in an evaluation of all rows of a split. */
   microBatches(split: "train" | "val"): number {
     return Math.ceil(this.#counts[split] / this.#options.batchSize);
   }
-  /** Draws the micro-batches of the next update: `count` of them, or those left in the epoch if they are fewer. */
+  /** Draws the micro-batches of the next update: `count`, or the rest of the epoch if it has fewer. */
   *draw({ count }: Pick<DrawOptions, "count">): Generator<MicroBatch> {
     this.#before = this.#epochs.state();
     const drawn = this.#epochs.take(count * this.#options.batchSize), all = this.weigh("train", drawn);
@@ -96,11 +97,11 @@ export abstract class RowTask implements Task {
   protected get countName(): string {
     return "rows";
   }
-  /** The epoch and the position in it, before the update drawn ahead. */
+  /** The epoch and the position in it, without the draw for the next update. */
   state(): TaskState {
     return { ...this.#before, [this.countName]: this.#counts.train };
   }
-  /** Continues in the middle of the epoch, or at its beginning if the number of rows has changed. */
+  /** Continues at the saved position, or at the beginning of the saved epoch if the number of rows has changed. */
   restore({ epoch, place, ...state }: Readonly<Record<string, unknown>>, path: string): void {
     const rows = state[this.countName];
     if (!Number.isSafeInteger(rows)) {

@@ -2,13 +2,13 @@
  * Supervised fine-tuning, as in TRL's SFTTrainer. The model sees all tokens of a row and learns to predict the tokens
  * marked as learned, usually the answer's tokens.
  *
- * The loss of an update is the sum of −log p over its learned tokens, divided by their number in all micro-batches. So
- * the mean of a micro-batch is weighted by its share of the learned tokens. The first token of a row is never learned,
- * because nothing precedes it (TRL counts it in the divisor, unless rows are packed).
+ * The loss of an update is the mean of −log p over the learned tokens of all its micro-batches. So the mean of a
+ * micro-batch is weighted by its share of the learned tokens. The first token of a row is never learned, because
+ * nothing precedes it. (TRL counts the first token in the divisor, unless rows are packed.)
  *
  * Rows are padded on the right to one of a few fixed lengths, so that captured steps can be replayed. Padding is never
- * a target, and no other token attends to it. With packing, several rows share one row of a batch: attention stays
- * within each of them, and the positions of each begin at 0.
+ * a target, and no other token attends to it. With packing, several rows are put into one bin, which is one row of a
+ * batch. A token attends only to tokens of its own row, and the positions of each row begin at 0.
  *
  * @see https://huggingface.co/docs/trl/sft_trainer
  */
@@ -45,7 +45,7 @@ const NOTHING = -1;
  *
  * const device = await createDevice("cpu", { threads: 1 }), rows = new TokenRows();
  * const model = new GPT({ vocabSize: 4, blockSize: 16, nLayer: 1, nHead: 1, nEmbd: 8 }, { device });
- * for (let id = 0; id < 3; id++) { // the answer to 0 is 1, to 1 is 2, to 2 is 3
+ * for (let id = 0; id < 3; id++) { // the prompt is a number, and the answer the next number
  *   rows.push({ ids: Int32Array.of(id, id + 1), learned: Uint8Array.of(0, 1) });
  * }
  * const task = new SupervisedTuning(model, { train: rows, val: rows }, { batchSize: 3, maxLength: 16 }), losses: number[] = [];
@@ -101,7 +101,7 @@ export class SupervisedTuning extends RowTask {
     return { ahead, draw, evaluate: draw, loss, state: nothing, restore: nothing, configureOptimizers };
   }
 
-  /** Identifies the tokens of both splits, and which of them are learned. */
+  /** Checksums of both splits: of the tokens, and of which tokens are learned. */
   identity(): Record<"train" | "val", TokensIdentity> {
     const { train, val } = this.rows;
     return { train: train.identity(), val: val.identity() };
@@ -131,8 +131,8 @@ export class SupervisedTuning extends RowTask {
   }
 
   /**
-   * Every micro-batch has the same number of rows. A smaller one is filled up with rows of padding, because another
-   * shape would have to be captured again.
+   * Every micro-batch has the same number of rows. A smaller one is filled up with rows of padding, because a captured
+   * step can be replayed only for the same shape.
    */
   protected override arrays(split: "train" | "val", numbers: readonly number[]): MicroBatch["arrays"] {
     const rows = this.rows[split], bins = numbers.map((bin) => this.#bins[split][bin]);
@@ -155,7 +155,7 @@ export class SupervisedTuning extends RowTask {
   }
 }
 
-/** @throws {DataError} */
+/** @throws {DataError} when there are no rows, or a row has too many tokens or no learned token after its first */
 function checkRows(name: string, rows: TokenRows, maxLength: number): void {
   if (rows.length === 0) throw new DataError(`Supervised tuning: ${name} has no rows`);
   for (let i = 0; i < rows.length; i++) {

@@ -1,4 +1,4 @@
-/** Selects layers of a model by names, patterns and block numbers, as in PEFT's LoraConfig. */
+/** Selects layers of a model by names, patterns and block numbers, like PEFT's LoraConfig. */
 import { ConfigError, nearest } from "../errors.ts";
 import { Linear } from "../nn/linear.ts";
 import { isContainer, Module } from "../nn/module.ts";
@@ -36,14 +36,14 @@ export function* namedModules(value: unknown, path = ""): Generator<[path: strin
 export const endsIn = (path: string, name: string): boolean => path === name || path.endsWith(`.${name}`);
 
 /**
- * Limits of patterns. A pattern may come from an untrusted file, and matching may take exponential time: a repeated
- * group can double it with every character of a path, and each further repetition multiplies it. Names of layers need
- * neither.
+ * Limits of patterns. A pattern may come from an untrusted file, and matching can take exponential time: a repeated
+ * group can double the time with every character of a path, and each further repetition multiplies it. Patterns for
+ * names of layers need no repeated group and few repetitions.
  */
 const REPEATED_GROUP = /\)\??[*+{]/, REPETITION = /[*+{]/g, MOST_REPETITIONS = 6, LONGEST = 256;
 
 /**
- * Compiles a regular expression that has to match a whole path. The syntax is what Python and JavaScript share.
+ * Compiles a regular expression that must match a whole path. It may use the syntax that Python and JavaScript share.
  *
  * @throws {ConfigError} when the pattern is not valid, too long, or might take forever
  */
@@ -61,7 +61,7 @@ export function patternOf(source: string, option: string): RegExp {
   }
 }
 
-/** The number for the first of `patterns` that matches the path or its end; `otherwise` if no pattern matches. */
+/** The number of the first entry of `patterns` that matches the path or its end; `otherwise` if none matches. */
 export function byPattern(
   patterns: Readonly<Record<string, number>>,
   path: string,

@@ -7,15 +7,16 @@ import { ConfigError } from "../errors.ts";
 import type { GPT } from "../gpt.ts";
 import type { NamedParameter, ParameterGroup } from "../optim/adamw.ts";
 
-/** The learning rates of layers, and when their training starts. */
+/** Options for the learning rates of layers, and for the time when their training starts. */
 export interface TransferRates {
   /**
    * The ratio of a layer's learning rate to that of the layer above it; 1 / 2.6 in the paper. Default: 1, equal rates.
    */
   readonly layerDecay?: number;
   /**
-   * Updates after which one more layer is trained, from the top: the head, then the last block with the last layer
-   * norm, and so on down to the embeddings. Default: 0, all layers are trained from the start.
+   * Gradual unfreezing: after each period of this many updates, one more layer is trained. At first it is only the head,
+   * then also the last block with the last layer norm, and so on down to the embeddings. Default: 0, all layers are
+   * trained from the start.
    */
   readonly unfreezeEvery?: number;
 }
@@ -53,10 +54,10 @@ export function trainLastBlocks(model: GPT, blocks: number): void {
 
 /**
  * Splits the trainable parameters into an optimizer's groups, from the top down: the head; the last block with the last
- * layer norm; each block below it; the embeddings. Group d has the learning rate times `layerDecay`ᵈ and is trained
- * after d · `unfreezeEvery` updates.
+ * layer norm; each block below it; the embeddings. Group d, counted from 0, has the learning rate times `layerDecay`ᵈ,
+ * and its training starts after d · `unfreezeEvery` updates.
  *
- * @param added the head's parameters
+ * @param added the parameters of the head that was added to the model
  * @throws {ConfigError} when `layerDecay` or `unfreezeEvery` is out of range
  */
 export function layerGroups(

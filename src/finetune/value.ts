@@ -1,7 +1,7 @@
 /**
- * The value function of PPO: it estimates, before each token of a text, the rewards still to come. It can be a head on
- * the policy's body, which costs next to nothing, or a separate model, such as a copy of the reward model, which
- * doubles the work but whose training does not affect the policy's body.
+ * The value function of PPO estimates, before each token of a text, the sum of the rewards still to come. It can be a
+ * head on the policy's body, which costs next to nothing. Or it can be a separate model, such as a copy of the reward
+ * model: that doubles the work, but its training does not affect the policy's body.
  */
 import type { Tensor } from "../engine/tensor.ts";
 import { ConfigError } from "../errors.ts";
@@ -12,7 +12,7 @@ import { reshape } from "../ops/reshape.ts";
 /** A value function. Its parameters are trained with the policy's. */
 export interface ValueFunction extends Module {
   /**
-   * Estimates the rewards still to come after each token of each text.
+   * Estimates the sum of the rewards still to come after each token of each text.
    *
    * @param hidden the policy's final hidden states, f32 (B, T, C)
    * @param tokens i32 (B, T)
@@ -66,7 +66,7 @@ export class ValueModel extends Module implements ValueFunction {
       );
     }
     this.unfreeze();
-    if (!model.config.tieWordEmbeddings) model.lm_head.freeze(); // unused: values need no next-token logits
+    if (!model.config.tieWordEmbeddings) model.lm_head.freeze(); // values need no logits of next tokens
   }
   values(_: Tensor, tokens: Tensor): Tensor {
     using scope = tokens.device.scope();
