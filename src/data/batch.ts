@@ -8,13 +8,13 @@ export interface Batch {
   x: Int32Array<ArrayBuffer>;
   /** (B, T) targets: for each id in x, the id that follows it in the data */
   y: Int32Array<ArrayBuffer>;
-  /** (B) position in the data at which each block starts; `batchAt` makes the same batch again from them */
+  /** (B) position in the data at which each block starts; `batchAt` makes the same batch from these positions */
   offsets: number[];
 }
 
 /**
- * A batch of blocks from random positions, as in nanoGPT's `get_batch`. It draws one `randint` per row, so the same
- * generator state and data give the batches that nanoGPT trains on.
+ * Draws a batch of blocks from random positions, like nanoGPT's `get_batch`. One `randint` is drawn per row. So with
+ * the same data and the same state of the generator, the batches equal nanoGPT's.
  *
  * ```ts
  * import { assertEquals } from "@std/assert";

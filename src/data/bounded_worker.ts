@@ -1,9 +1,9 @@
 /**
  * A worker thread that runs a parser on untrusted input, with limits on its heap and on the time of a request. It can
- * reach neither files nor the network: it asks this thread for the bytes it needs.
+ * reach neither files nor the network: it asks the calling thread for the bytes it needs.
  *
- * Deno gives such workers the permissions of the process, so the worker deletes the globals that reach files and the
- * network before it takes its first request.
+ * Deno gives Node's worker threads the permissions of the process. So the worker deletes the globals that give access
+ * to files and the network before it handles its first request.
  */
 import { DataError } from "../errors.ts";
 import { Turns } from "../files/files.ts";
@@ -16,8 +16,8 @@ export interface WorkerLimits {
 }
 
 /**
- * Called in the worker: puts a question to this thread while a request is being handled.
- * @returns the reply of `AskOptions.answer`
+ * Called in the worker while it handles a request: sends a question to the calling thread.
+ * @returns the result of `AskOptions.answer`
  */
 export type Ask = (question: unknown) => Promise<unknown>;
 
@@ -25,8 +25,8 @@ export type Ask = (question: unknown) => Promise<unknown>;
  * The worker's code. The function is sent to the worker as source text, so it must not use anything defined outside
  * itself. The only thing it may wait for is the answer to a question.
  *
- * @param module the npm package, imported
- * @returns the function that handles a request; the message of an error that it throws is passed on
+ * @param module the imported npm package
+ * @returns the function that handles a request; if it throws, the caller of `BoundedWorker.ask` gets the error's message
  */
 export type Serve<Request, Reply> = (
   // deno-lint-ignore no-explicit-any -- modules without types
@@ -78,8 +78,8 @@ async function connect<Request, Reply>(serve: Serve<Request, Reply>, specifier: 
   }
   parentPort!.on("message", async (message: ToWorker<Request>) => {
     const { of } = message, post = (what: Record<string, unknown>) => parentPort!.postMessage({ of, ...what });
-    // A timer answers only after all pending promise callbacks have run: the worker is then idle, not between two
-    // steps.
+    // A timer fires only after all pending promise callbacks have run. So the worker is idle when it answers the ping,
+    // and not between two steps of a request.
     if ("ping" in message) return setTimeout(() => post({ idle: message.ping }), 0);
     if ("id" in message) {
       waiting.get(message.id)!(message.answer);
@@ -91,7 +91,8 @@ async function connect<Request, Reply>(serve: Serve<Request, Reply>, specifier: 
         post({ question, id: asked });
       });
     try {
-      await undefined; // if the heap filled up within the listener itself, Deno would end the worker without any event
+      // If the heap filled up before the listener returns, Deno would end the worker without any event.
+      await undefined;
       post({ reply: await handle(message.request, ask) });
     } catch (error) {
       post({ failed: (error as Error).message });
@@ -101,8 +102,8 @@ async function connect<Request, Reply>(serve: Serve<Request, Reply>, specifier: 
 }
 
 /**
- * Sends requests to a worker, one after the other. The worker starts with the first request. If a request exceeds a
- * limit, its worker is ended and the next request starts a new one.
+ * Sends requests to a worker, one after the other. The first request starts the worker. If a request exceeds a limit,
+ * the worker is ended, and the next request starts a new one.
  */
 export class BoundedWorker<Request, Reply> implements Disposable {
   readonly #turns = new Turns();
@@ -124,9 +125,9 @@ export class BoundedWorker<Request, Reply> implements Disposable {
     return this.#turns.take(async () => {
       const worker = this.#worker ??= await this.#start(), ended = Promise.withResolvers<Reply>();
       const of = ++this.#request;
-      let open = 0, said = 0; // number of unanswered questions, number of answers
+      let open = 0, said = 0; // numbers of the worker's unanswered and answered questions
       this.#hear = (message) => {
-        if (message.of !== of) return; // belongs to an earlier request, which failed
+        if (message.of !== of) return; // the message belongs to an earlier request, which failed
         if ("idle" in message) {
           if (open === 0 && message.idle === said) this.#end(this.#tooMuch);
         } else if ("reply" in message) ended.resolve(message.reply as Reply);
@@ -143,9 +144,9 @@ export class BoundedWorker<Request, Reply> implements Disposable {
           });
         }
       };
-      // When the heap is full, Node ends the worker. Deno abandons the request, sometimes without any event. Such a
-      // worker still answers pings, so an idle worker that has neither replied nor asked anything has run out of
-      // memory.
+      // When the heap is full, Node ends the worker. Deno stops the code that handles the request, sometimes without any
+      // event, but the worker still answers pings. So if the worker answers a ping although it has not replied to the
+      // request and waits for no answer of ours, its heap is full.
       const ping = setInterval(() => open === 0 && worker.postMessage({ of, ping: said }), 250);
       const timer = setTimeout(() => this.#end(`takes more than ${seconds} seconds`), 1000 * seconds);
       try {
@@ -161,7 +162,7 @@ export class BoundedWorker<Request, Reply> implements Disposable {
 
   async #start(): Promise<NodeWorker> {
     try {
-      await importPackage(this.name); // in this thread, where the error has a useful message
+      await importPackage(this.name); // an error in this thread has a more useful message than one in the worker
     } catch (error) {
       throw new DataError(`Cannot load the package ${this.name}: ${(error as Error).message}`);
     }
@@ -180,7 +181,8 @@ export class BoundedWorker<Request, Reply> implements Disposable {
     };
     worker.on("error", ended);
     worker.on("exit", ended);
-    await ready.promise; // earlier messages would be lost, and the start is not counted in the time limit of a request
+    // A message sent earlier would be lost. Also, the time limit of a request does not include the start of the worker.
+    await ready.promise;
     worker.unref();
     return worker;
   }

@@ -1,6 +1,7 @@
 /**
- * The chat templates that need no npm package: ChatML, plain, and nanochat's. Each is written twice: in TypeScript, to
- * render it here, and in Jinja, to save it with a model, so that transformers and other programs render the same text.
+ * The chat templates that need no npm package: ChatML, plain, and nanochat's. Each is written twice. This library
+ * renders the template in TypeScript. The template in Jinja is saved with a model, so that transformers and other
+ * programs render the same text.
  */
 import { DataError } from "../errors.ts";
 import type { Message } from "./examples.ts";

@@ -10,7 +10,7 @@ import type { Row } from "./rows.ts";
 /** The usual name of a column, followed by alternative names. */
 export type Names = readonly string[];
 
-/** Columns that are parsed as JSON if their value is a text: cells of a CSV file always are. */
+/** Columns whose values are parsed as JSON if they are texts. In a CSV file, all values are texts. */
 const JSON_COLUMNS = new Set([
   "messages",
   "conversations",
@@ -28,10 +28,10 @@ const JSON_COLUMNS = new Set([
  */
 const ROLES = ["system", "user", "assistant", "tool", "developer", "function"];
 
-/** Roles of the ShareGPT format, which writes `from` and `value` in place of `role` and `content`. */
+/** Roles of the ShareGPT format, whose messages have `from` and `value` instead of `role` and `content`. */
 const SPEAKERS: Readonly<Record<string, string>> = { human: "user", gpt: "assistant" };
 
-/** Largest depth of nested lists and objects in a message. */
+/** The maximum depth of nested lists and objects in a message. */
 const DEEPEST = 100;
 
 /**
@@ -96,7 +96,7 @@ export class Cells {
     }
   }
 
-  /** What a template reads besides the messages; empty for a plain text, which no template renders. */
+  /** The values that a template gets besides the messages; empty for a plain text, because no template renders it. */
   extras(words: Words): TemplateExtras {
     if (typeof words === "string") return {};
     const extras: { -readonly [K in keyof TemplateExtras]: TemplateExtras[K] } = {};
@@ -132,7 +132,7 @@ export class Cells {
     return Object.fromEntries(Object.entries(this.row.columns).filter(([name]) => !known.includes(name)));
   }
 
-  /** The index of one of the choices. */
+  /** The value of a column that contains the index of one of the choices. */
   index(names: Names, choices: readonly string[]): number {
     const [name, value] = this.#value(names), index = numeric(value);
     if (Number.isInteger(index) && Number(index) >= 0 && Number(index) < choices.length) return Number(index);
@@ -162,8 +162,8 @@ export class Cells {
   }
 
   /**
-   * Removes null fields: a Parquet structure has every field that occurs in any row, with null for the fields that a
-   * row lacks.
+   * Removes fields with the value null. In a Parquet file, every row has all fields that occur in any row, and a field
+   * that a row lacks is null.
    */
   #withoutNulls(value: unknown, name: string, depth = 0): unknown {
     if (depth > DEEPEST) throw new DataError(`${this.where}: ${name} is nested deeper than ${DEEPEST} levels`);
@@ -196,8 +196,8 @@ export class Cells {
 }
 
 /**
- * Converts a text that is a number to a number, because all cells of a CSV file are texts; returns other values
- * unchanged.
+ * Converts a text that represents a number to the number, because all cells of a CSV file are texts. Returns other
+ * values unchanged.
  */
 function numeric(value: unknown): unknown {
   return typeof value === "string" && /^-?(0|[1-9]\d*)(\.\d+)?(e[-+]?\d+)?$/i.test(value) ? Number(value) : value;

@@ -1,6 +1,6 @@
 /**
- * Turns chats into token ids: a template renders the messages to text, the tokenizer encodes the text, and a mask says
- * which of the ids the assistant writes.
+ * Turns chats into token ids: a template renders the messages to text, the tokenizer encodes the text, and a mask marks
+ * the ids that the assistant writes.
  *
  * Templates are written as for transformers (https://huggingface.co/docs/transformers/chat_templating): Jinja with
  * `trim_blocks`, `lstrip_blocks`, loop controls, `{% generation %}`, `raise_exception`, `strftime_now` and `tojson`.
@@ -23,8 +23,8 @@ export interface RenderOptions extends TemplateExtras {
   readonly continueFinalMessage?: boolean;
   /**
    * How special tokens inside messages are encoded. `tokens`, the default, encodes them as special tokens, as in
-   * transformers. `text` encodes them as ordinary text, so that no message can end its turn and begin another one;
-   * transformers calls this `sanitize_control_tokens`.
+   * transformers. `text` encodes them as ordinary text, so that the content of a message cannot end the turn and begin
+   * another one; transformers calls this `sanitize_control_tokens`.
    */
   readonly contents?: "tokens" | "text";
   /** The time that `strftime_now` formats. Default: the current time; pass a fixed time for reproducible output. */
@@ -56,9 +56,9 @@ export interface EndOfTurn {
 }
 
 /**
- * A chat template. The built-in templates (ChatML, plain, nanochat) are rendered in this thread. Any other template is
- * rendered in a worker with limited memory and time. The worker starts when it is first needed; `using` or the end of
- * the process ends it.
+ * A chat template. The built-in templates (ChatML, plain, nanochat) are rendered in the calling thread. Any other
+ * template is rendered in a worker with limited memory and time. The first rendering starts the worker; `using` or the
+ * end of the process ends it.
  *
  * @example
  * ```ts
@@ -127,9 +127,9 @@ export class ChatTemplate implements Disposable {
   }
 
   /**
-   * Renders a chat whose last message stays open, as transformers does: a tag is appended to the message, and the text
-   * is cut at the tag. The tag is followed by a space: if the space is missing in the rendered text, the template trims
-   * messages.
+   * Renders a chat whose last message stays open, as transformers does: a tag is appended to the message, and the
+   * rendered text is cut at the tag. The tag is followed by a space. If the space is missing in the rendered text, the
+   * template trims messages.
    */
   async #unfinished(messages: readonly Message[], options: RenderOptions): Promise<string> {
     if (options.addGenerationPrompt) {
@@ -147,12 +147,12 @@ export class ChatTemplate implements Disposable {
   }
 
   /**
-   * The text of a chat in pieces, each of which is written by the assistant or not. The assistant's pieces are what the
-   * template has in `{% generation %}`. If the template has no `{% generation %}`, they are the text that each message
-   * of the assistant adds to the text of the messages before it.
+   * The text of a chat in pieces; each piece says whether the assistant writes it. If the template has `{% generation
+   * %}` blocks, the assistant's pieces are the texts in these blocks. Otherwise they are the text that each message of
+   * the assistant adds to the text of the messages before it.
    *
-   * @throws {DataError} as {@linkcode render}, and when a template without `{% generation %}` writes the beginning of a
-   *   chat differently if more messages follow
+   * @throws {DataError} as {@linkcode render}, and when a template without `{% generation %}` renders the first messages
+   *   of a chat differently if more messages follow
    */
   async parts(messages: readonly Message[], options: RenderOptions = {}): Promise<ChatPart[]> {
     const chat = this.#checked(messages), prompt = options.addGenerationPrompt ?? false;
@@ -188,8 +188,9 @@ export class ChatTemplate implements Disposable {
   }
 
   /**
-   * How an assistant's turn ends: with the first token after its message if that is a special token, otherwise with the
-   * text between its message and the user's next one. It is found by rendering a short chat.
+   * Determines how an assistant's turn ends, by rendering a short chat. If the first token after the assistant's message
+   * is a special token, the turn ends with that token. Otherwise it ends with the text between the assistant's message
+   * and the user's next message.
    *
    * @throws {DataError} as {@linkcode render}, and when the template changes the text of an assistant's message
    */
@@ -223,7 +224,7 @@ export class ChatTemplate implements Disposable {
     return messages.map((message, i) => {
       if (typeof message?.role !== "string") throw new DataError(`Message ${i + 1} of a chat has no role`);
       const said = Object.entries(message).filter(([, value]) => value !== null && value !== undefined);
-      // As in transformers: templates test whether a field is defined.
+      // Without null fields, as in transformers, because templates test whether a field is defined.
       return Object.fromEntries(said) as unknown as Message;
     });
   }
@@ -249,7 +250,7 @@ export class ChatTemplate implements Disposable {
     const parts: ChatPart[] = [];
     for (const [i, piece] of marked.split(marks[0]).entries()) {
       const [inside, ...after] = piece.split(marks[1]);
-      // A mark that does not close, or closes twice, fails the comparison below.
+      // Without exactly one closing mark in each piece, the comparison below fails.
       if (after.length !== Math.min(i, 1)) break;
       if (i === 0) parts.push({ text: inside, assistant: false });
       else parts.push({ text: inside, assistant: true }, { text: after[0], assistant: false });
@@ -295,7 +296,8 @@ const areParts = (content: unknown): boolean =>
   Array.isArray(content) && content.every((part) => isObject(part) && typeof part.text === "string");
 
 /**
- * The messages with a mark inserted into every special token that they contain, so that it is encoded as ordinary text.
+ * The messages, with a mark inserted into every special token in their contents. The mark makes `encodeText` encode the
+ * token as ordinary text.
  *
  * @returns the messages, and the mark if it was needed
  */
@@ -319,8 +321,8 @@ function withMarks(
 }
 
 /**
- * Encodes a text with its special tokens. A special token with the mark inside is encoded as ordinary text, without the
- * mark.
+ * Encodes a text with its special tokens. A special token that contains the mark is encoded as ordinary text, without
+ * the mark.
  */
 function encodeText(tokenizer: Tokenizer, text: string, mark?: string): number[] {
   const special = tokenizer.specialTokens;
@@ -335,7 +337,8 @@ function encodeText(tokenizer: Tokenizer, text: string, mark?: string): number[]
  * @throws {DataError} when the tokenizer cannot encode the text
  */
 export function encodeParts(tokenizer: Tokenizer, parts: readonly ChatPart[], mark?: string): EncodedChat {
-  // The tokenizer drops white space, so positions cannot be compared: encode each part separately.
+  // A tokenizer without `lengthOf` drops white space, so the positions of its tokens in the text are not known: encode
+  // each part separately.
   if (!tokenizer.lengthOf) {
     const all = parts.map(({ text, assistant }) => ({ assistant, ids: encodeText(tokenizer, text, mark) }));
     return {

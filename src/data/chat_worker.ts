@@ -1,17 +1,17 @@
 /**
- * Renders chat templates in a worker. A template is an untrusted program: an endless loop in it would block this
+ * Renders chat templates in a worker. A template is an untrusted program: an endless loop in it would block the calling
  * thread. The Jinja interpreter is the npm package `@huggingface/jinja`, which is downloaded when a template is first
  * rendered.
  *
- * A template gets data and three functions, and the interpreter cannot evaluate JavaScript. The rendered text, the
- * worker's heap and its time are limited.
+ * A template can use data and three functions, and the interpreter cannot evaluate JavaScript. The length of the
+ * rendered text, the worker's heap and its time are limited.
  */
 import { DataError } from "../errors.ts";
 import { BoundedWorker, type Serve } from "./bounded_worker.ts";
 
 /** Limits on rendering a template. */
 export interface TemplateLimits {
-  /** Longest time for one call, in seconds. Default: 10. */
+  /** Time limit of one call, in seconds. Default: 10. */
   readonly seconds?: number;
   /** Largest heap of the worker, in MB. Default: 256. */
   readonly megabytes?: number;
@@ -21,11 +21,11 @@ export interface TemplateLimits {
 
 /** One rendering of a chat. */
 export interface Rendering {
-  /** Number of messages to render, from the first. */
+  /** How many messages are rendered, beginning with the first. */
   readonly count: number;
   /** The template's `add_generation_prompt`. */
   readonly prompt: boolean;
-  /** Marks to write where the assistant's text begins and ends. */
+  /** Texts that are inserted where the assistant's text begins and where it ends. */
   readonly marks?: readonly [begin: string, end: string];
 }
 
@@ -124,7 +124,9 @@ export class TemplateWorker implements Disposable {
   }
 
   /**
-   * Renders a template, to one text for each rendering.
+   * Renders a template several times.
+   *
+   * @returns one text for each of the request's renderings
    *
    * @throws {DataError} when the template fails, rejects the messages or exceeds a limit, or the package cannot be
    * loaded

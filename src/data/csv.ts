@@ -17,11 +17,11 @@ export function recordEnd(): FindEnd {
       const byte = bytes[at];
       if (state === "quoted") {
         if (byte === QUOTE) state = "after quote";
-        // An opening quote, or the second of a doubled one.
+        // An opening quote, or the second quote of a doubled quote.
       } else if (byte === QUOTE && state !== "plain") state = "quoted";
       else if (byte === LF || byte === CR) {
         state = "begin";
-        // If the bytes end with a CR, the LF that may follow is read as an empty line, which is skipped.
+        // If the bytes end with a CR, an LF that follows later is read as an empty line, which is skipped.
         return byte === CR && bytes[at + 1] === LF ? at + 2 : at + 1;
       } else state = byte === COMMA ? "begin" : "plain";
     }
@@ -39,7 +39,7 @@ export function recordEnd(): FindEnd {
 export function parseRecord(text: string, where: string): string[] {
   const cells: string[] = [], record = text.replace(/\r\n$|[\r\n]$/, "");
   if (record === "") return cells;
-  for (let at = 0;; at++) { // `at` is the start of a cell
+  for (let at = 0;; at++) { // `at` is the first character of a cell
     let end;
     if (record[at] === '"') {
       for (end = at + 1; record[end] !== '"' || record[end + 1] === '"'; end += record[end] === '"' ? 2 : 1) {

@@ -1,9 +1,9 @@
 /**
- * A folder of tokens, nanoGPT's `data/NAME`:
+ * A folder of tokens, as in nanoGPT's `data/NAME`:
  *
  *     train.bin, val.bin    token ids, as little-endian uint16
  *     meta.json             the tokenizer and the type of the ids (uint16 or uint32), written by `prepare`
- *     meta.pkl              nanoGPT's own file, for a character tokenizer
+ *     meta.pkl              the vocabulary in nanoGPT's format, for a character tokenizer
  *
  * If a folder has neither meta.json nor meta.pkl, its tokens are GPT-2's, as in nanoGPT.
  */
@@ -19,7 +19,7 @@ import { TokenFile, type TokenType } from "./tokens.ts";
 
 /** The contents of `meta.json`. */
 export interface TokenMeta {
-  /** A tokenizer's `toJSON`. */
+  /** The result of the tokenizer's `toJSON`. */
   readonly tokenizer: Record<string, unknown>;
   readonly vocab_size: number;
   readonly dtype: TokenType;
@@ -27,7 +27,7 @@ export interface TokenMeta {
 
 /** An open folder of tokens. */
 export interface DataFolder {
-  /** The two token files, of which only what a batch needs is read. */ readonly data: TokenSplits<TokenFile>;
+  /** The two token files. Each batch reads only its own tokens. */ readonly data: TokenSplits<TokenFile>;
   /** The tokenizer that made the tokens. */ readonly tokenizer: Tokenizer;
   /** Vocabulary size for a model that trains on these tokens. */ readonly vocabSize: number;
 }
@@ -71,8 +71,9 @@ async function readMeta(path: string): Promise<{ tokenizer: Tokenizer; type?: To
 }
 
 /**
- * Vocabulary size for a model that uses a tokenizer. For byte pairs it is rounded up to a multiple of 64, which makes
- * matrix products faster, as nanoGPT rounds GPT-2's 50257 to 50304. For all other tokenizers it is the tokenizer's own.
+ * Vocabulary size for a model that uses a tokenizer. For byte-pair tokenizers, the tokenizer's size is rounded up to a
+ * multiple of 64, which makes matrix products faster: nanoGPT rounds GPT-2's 50257 to 50304. For all other tokenizers it
+ * is the tokenizer's size.
  */
 export function modelVocabSize(tokenizer: Tokenizer): number {
   return tokenizer instanceof BytePairTokenizer ? 64 * Math.ceil(tokenizer.vocabSize / 64) : tokenizer.vocabSize;

@@ -10,8 +10,8 @@ export interface KnownFile {
 }
 
 /**
- * Reads a known file from the cache folder, or downloads it if the cache has no valid copy. Contents whose length or
- * SHA-256 differ are never used: a damaged cached file is downloaded again.
+ * Reads a known file from the cache folder, or downloads it if the cache has no valid copy. The length and SHA-256 of
+ * the contents are always checked: a damaged file in the cache is downloaded again.
  *
  * @param cacheFolder created if it does not exist; if it cannot be written, the file is not cached
  * @param options.connectTimeout milliseconds within which the server must answer
@@ -29,7 +29,7 @@ export async function downloadOnce(
   onDownload?.();
   const fetched = await download(file.url, connectTimeout);
   if (!await isKnown(fetched, file)) throw new Error(`${file.url} has changed: its SHA-256 or length differs`);
-  // The file is replaced atomically, so another process never reads half of it.
+  // The file is replaced atomically, so another process never reads an incomplete file.
   await system.mkdir(cacheFolder, { recursive: true }).then(() => replaceFile(path, [fetched])).catch(() => {});
   return fetched;
 }

@@ -4,10 +4,10 @@ import type { EncodeOptions } from "../tokenizer/tokenizer.ts";
 import { TextFile } from "./text_file.ts";
 import type { TokenType } from "./tokens.ts";
 
-/** What an encoder needs to know. */
+/** The settings of an encoder. */
 export interface EncodeSetup {
   readonly path: string;
-  /** A tokenizer's `toJSON`. */
+  /** The result of the tokenizer's `toJSON`. */
   readonly tokenizer: Record<string, unknown>;
   readonly options: EncodeOptions;
   readonly type: TokenType;
@@ -24,7 +24,7 @@ export type EncodeReply = { readonly ids: Uint8Array<ArrayBuffer> } | { readonly
 export type Encode = Disposable & ((range: EncodeRange) => Uint8Array<ArrayBuffer>);
 
 /**
- * Makes a function that encodes ranges of a file. Workers use it, and in Node this thread does.
+ * Creates a function that encodes ranges of a file. It runs in workers, or in Node in the calling thread.
  */
 export async function encoder({ path, tokenizer: json, options, type }: EncodeSetup): Promise<Encode> {
   const tokenizer = await tokenizerFromJSON(json), file = TextFile.open(path);
@@ -35,7 +35,10 @@ export async function encoder({ path, tokenizer: json, options, type }: EncodeSe
   return Object.assign(encode, { [Symbol.dispose]: () => file[Symbol.dispose]() });
 }
 
-/** Workers that encode ranges of a text file, taking turns. Node has no web workers, so there this thread encodes. */
+/**
+ * Workers that encode ranges of a text file; each worker gets the next range in turn. Node has no web workers, so there
+ * the calling thread encodes.
+ */
 export class EncodePool implements Disposable {
   readonly #workers: { worker: Worker; waiting: PromiseWithResolvers<Uint8Array<ArrayBuffer>>[] }[] = [];
   readonly #here: Promise<Encode> | undefined;
@@ -44,7 +47,7 @@ export class EncodePool implements Disposable {
   constructor(threads: number, setup: EncodeSetup) {
     if (!("Worker" in globalThis)) {
       this.#here = encoder(setup);
-      this.#here.catch(() => {}); // every call of encode() throws the error
+      this.#here.catch(() => {}); // every call of encode() will throw this error
       return;
     }
     for (let i = 0; i < threads; i++) {

@@ -1,5 +1,6 @@
 /**
- * A worker that encodes ranges of a text file. Its first message is an `EncodeSetup`, every later one an `EncodeRange`.
+ * A worker that encodes ranges of a text file. The first message that it receives is an `EncodeSetup`; every later
+ * message is an `EncodeRange`.
  */
 import { type Encode, encoder, type EncodeRange, type EncodeReply, type EncodeSetup } from "./encode_pool.ts";
 

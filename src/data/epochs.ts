@@ -8,7 +8,7 @@
 import { CheckpointError } from "../errors.ts";
 import { RandomGenerator } from "../random/mod.ts";
 
-/** The position in the sequence of rows, for a checkpoint. */
+/** The position in the sequence of rows, which a checkpoint stores. */
 export interface EpochsState {
   /** Epoch of the next row, from 0. */ readonly epoch: number;
   /** Number of rows already taken in this epoch. */ readonly place: number;
@@ -66,7 +66,7 @@ export class Epochs {
   }
 
   /**
-   * Continues from a saved position. The rows and the seed must be the same as in the saved run.
+   * Continues from a saved position. The number of rows and the seed must be the same as in the saved run.
    * @param state returned by {@linkcode Epochs.state | state()}
    * @param path file that the state comes from, for messages
    * @throws {CheckpointError} when `state` is not a position, or is beyond the last row
@@ -88,8 +88,9 @@ export class Epochs {
 }
 
 /**
- * Divides rows into a training set and a held-out set. The held-out rows are the first `⌈share · length⌉` of
- * `torch.randperm` with this seed: at least one row and at most all but one. Both lists are sorted.
+ * Divides rows into a training set and a held-out set. The held-out rows are the first `⌈share · length⌉` numbers of
+ * `torch.randperm` with this seed; if `share` is above 0, at least one row and at most all except one. Both lists are
+ * sorted.
  *
  * @param length number of rows
  * @param options.share fraction of the rows to hold out, from 0 (none) to below 1

@@ -23,7 +23,7 @@ export type Words = string | readonly Message[];
 /** One class or several, each by its name or number; for a regression, a number. */
 export type Label = string | number | boolean | readonly (string | number)[];
 
-/** What a row passes to the chat template besides the messages. */
+/** The values that a row passes to the chat template besides the messages. */
 export interface TemplateExtras {
   /** Functions that the assistant may call, from the column `tools`. */
   readonly tools?: readonly unknown[];
@@ -78,16 +78,17 @@ export type Kind = Example["kind"];
 
 /** Options of {@linkcode readExamples}. */
 export interface ExampleOptions {
-  /** Formats that the caller accepts; the file's columns decide between them. */ readonly kinds: readonly Kind[];
-  /** The file's names of columns by their usual names, if they differ: `{ text: "sentence", label: "gold" }`. */
+  /** Formats that the caller accepts. The file's columns decide which of them is used. */ readonly kinds:
+    readonly Kind[];
+  /** Maps usual names of columns to the names in the file, if they differ: `{ text: "sentence", label: "gold" }`. */
   readonly columns?: Readonly<Record<string, string>>;
-  /** Whether a prompt comes with the row's other columns, such as a reference answer to grade by. Default: false. */
+  /** Whether an example of the kind prompt includes the row's other columns, such as a right answer. Default: false. */
   readonly more?: boolean;
 }
 
 /**
- * The columns of each format, each with its alternative names. Formats with more columns come first, because the first
- * match wins.
+ * The columns of each format, each with its alternative names. Formats with more columns come first, because a row has
+ * the first format that its columns match.
  */
 const KINDS: Readonly<Record<Kind, { readonly needs: readonly Names[]; readonly takes?: readonly Names[] }>> = {
   choice: { needs: [["context", "ctx"], ["choices", "endings"], ["label"]] },
@@ -108,7 +109,7 @@ const EXTRAS = ["tools", "chat_template_kwargs"];
 /**
  * Reads the rows of a file as examples, one at a time, and checks each.
  *
- * @param path file of JSON lines, a JSON array, comma-separated values or Parquet; the ending of its name says which
+ * @param path file of JSON lines, a JSON array, comma-separated values or Parquet, according to the ending of its name
  * @returns the examples, all in the format of the first row
  * @throws {DataError} when the file cannot be read, a column is missing, or a value has the wrong type. The message
  * names the file, the line and, for a missing column, the nearest name
@@ -146,7 +147,7 @@ function kindOf({ where, columns, names }: Row, { kinds, columns: renamed = {} }
   const ordered = (Object.keys(KINDS) as Kind[]).filter((kind) => kinds.includes(kind));
   const found = ordered.find((kind) => KINDS[kind].needs.every(has));
   if (found) return found;
-  // For the message: the format that matches best, and its missing columns. A column with a similar name counts half.
+  // The message names the format that matches best, and its missing columns. A column with a similar name counts half.
   const near = (names: Names) => nearestOf(names.map((name) => renamed[name] ?? name), there);
   const score = (kind: Kind) =>
     KINDS[kind].needs.reduce((sum, names) => sum + (has(names) ? 2 : near(names) ? 1 : -1), 0);
@@ -184,7 +185,7 @@ const BUILD: Readonly<Record<Kind, (cells: Cells) => Example>> = {
     const chosen = cells.words(["chosen"]), rejected = cells.words(["rejected"]);
     cells.checkAlike({ chosen, rejected });
     const given = cells.has(["prompt"]) ? cells.words(["prompt"]) : undefined;
-    // If the answers are whole conversations, a prompt that is a text only repeats their first message.
+    // If the answers are whole conversations, a prompt that is a text repeats their first message and is ignored.
     const prompt = typeof given === "string" && typeof chosen !== "string" ? undefined : given;
     if (prompt !== undefined) cells.checkAlike({ prompt, chosen });
     const margin = cells.has(["margin"]) ? { margin: cells.number(["margin"]) } : {};

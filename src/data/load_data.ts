@@ -15,9 +15,9 @@ export interface DataOptions extends Omit<TextOptions, "dataset"> {
    */
   dataset?: string;
   /**
-   * The tokenizer for a text: `"character"`, or what `loadTokenizer` takes. Default: characters, but GPT-2's byte pairs
-   * for the dataset `shakespeare`, as in nanoGPT. If the dataset is a folder of tokens, it must have been made with
-   * this tokenizer.
+   * The tokenizer for a text: `"character"`, or a name or path that `loadTokenizer` takes. Default: characters, but
+   * GPT-2's byte pairs for the dataset `shakespeare`, as in nanoGPT. If the dataset is a folder of tokens, it must have
+   * been made with this tokenizer.
    */
   tokenizer?: Tokenizer | string;
   /** How special tokens in a text are encoded. Default: a text that contains one is rejected. */
@@ -31,13 +31,13 @@ export interface LoadedData {
   /** Tokens to train on and to evaluate on. */ readonly data: TokenSplits;
   /** The tokenizer that made the tokens. */ readonly tokenizer: Tokenizer;
   /** Vocabulary size for a model that trains on these tokens. */ readonly vocabSize: number;
-  /** A path or a name, to print. */ readonly source: string;
+  /** The path or name of the dataset, for messages. */ readonly source: string;
   /** Entropy of the text in nats per character, if it is known exactly. */ readonly entropy?: number;
 }
 
 /**
  * Loads the tokens to train on, from a folder of tokens or a text. The tokens of a folder stay on the disk: each batch
- * reads what it needs.
+ * reads only its own tokens.
  *
  * @throws {DataError} when the data cannot be read, have too few tokens, or were made with a tokenizer other than
  * `options.tokenizer`
@@ -66,7 +66,7 @@ export async function loadData(options: DataOptions): Promise<LoadedData> {
   }
 }
 
-/** @throws when a folder's tokens were made with a tokenizer other than `wanted` */
+/** @throws {ConfigError} or {DataError} when a folder's tokens were made with a tokenizer other than `wanted` */
 async function checkTokenizer(folder: string, own: Tokenizer, wanted: Tokenizer | string | undefined): Promise<void> {
   if (wanted === undefined) return;
   const same = wanted === "character"
@@ -83,8 +83,8 @@ async function checkTokenizer(folder: string, own: Tokenizer, wanted: Tokenizer 
 }
 
 /**
- * Whether two tokenizers have the same tokens, though their JSON may differ, as that of GPT-2's from the hub and from
- * tiktoken does.
+ * Whether two tokenizers have the same tokens. Their JSON may still differ: the JSON of GPT-2's tokenizer depends on
+ * whether it was loaded from the hub or from tiktoken.
  */
 function sameTokens(a: Tokenizer, b: Tokenizer): boolean {
   if (JSON.stringify(a) === JSON.stringify(b)) return true;

@@ -10,17 +10,18 @@ import { DataFile } from "./pieces.ts";
 import type { Row } from "./rows.ts";
 
 interface Request {
-  /** Length of the file: opens it. */
+  /** Length of the file. A request with `size` opens the file. */
   readonly size?: number;
   /**
-   * Number of a row group: decodes it. A request with neither `size` nor `group` asks for more rows of the last group.
+   * Number of a row group. A request with `group` decodes the group; a request with neither `size` nor `group` asks for
+   * more rows of the group decoded last.
    */
   readonly group?: number;
   /** Columns to decode. Default: all. */
   readonly columns?: readonly string[];
 }
 interface Reply {
-  /** Names of all columns. Sent when a file is opened, as is `groups`. */
+  /** Names of all columns. Sent, like `groups`, when a file is opened. */
   readonly names?: readonly string[];
   /** For each row group, the number of rows and the uncompressed size of its columns in bytes. */
   readonly groups?: readonly { readonly rows: number; readonly bytes: number }[];
@@ -30,7 +31,7 @@ interface Reply {
   readonly more?: boolean;
 }
 
-/** Largest uncompressed size of a group's columns, in bytes; largest heap of the worker, in MB. */
+/** The maximum uncompressed size of a group's columns, in bytes; the maximum heap of the worker, in MB. */
 const MOST_BYTES = 2 ** 30, MEGABYTES = 4096;
 
 /** The part of hyparquet's metadata that is used here. */
@@ -60,7 +61,7 @@ const serve: Serve<Request, Reply> = (hyparquet) => {
     byteLength: size,
     slice: async (start: number, end = size) => await ask([start, end]) as ArrayBuffer,
   });
-  /** Checks the size of a page before it is unpacked, because the pages of a group may not exceed 2 GiB together. */
+  /** Checks the size of a page before it is unpacked: the pages of a group must not exceed 2 GiB together. */
   const room = (bytes: number) => {
     taken += bytes;
     if (!(bytes >= 0 && taken <= 2 * MOST)) throw new Error(`a page of ${bytes} bytes`);
@@ -112,7 +113,7 @@ const serve: Serve<Request, Reply> = (hyparquet) => {
   const plain = (value: unknown): unknown => {
     if (typeof value === "bigint") return Number.isSafeInteger(Number(value)) ? Number(value) : String(value);
     if (value instanceof Date) return Number.isNaN(value.getTime()) ? null : value.toISOString();
-    if (value instanceof Uint8Array) return { bytes: value.length }; // no format of examples has binary columns
+    if (value instanceof Uint8Array) return { bytes: value.length }; // no format of examples uses binary columns
     if (ArrayBuffer.isView(value)) return Array.from(value as Int32Array, plain);
     if (Array.isArray(value)) return value.map(plain);
     if (typeof value !== "object" || value === null) return value;
@@ -179,7 +180,7 @@ export function parquetWorker(megabytes = MEGABYTES): ParquetWorker {
 export interface ParquetOptions {
   /** Names of the columns to read. Default: all. */ readonly columns?: ReadonlySet<string>;
   /** A worker to reuse for several files. Default: a new worker for this file. */ readonly worker?: ParquetWorker;
-  /** Time limit for opening the file and for decoding a row group. Default: 60, and more for large groups. */
+  /** Time limit for opening the file, and for decoding each row group. Default: 60, and more for large groups. */
   readonly seconds?: number;
 }
 
@@ -218,7 +219,7 @@ export async function* readParquet(path: string, options: ParquetOptions = {}): 
   };
   const { names, groups } = await ask({ size }, options.seconds ?? 60), wanted = options.columns;
   const found = wanted ? names!.filter((name) => wanted.has(name)) : undefined;
-  // Rows are needed even if none of the columns is there.
+  // If the file has none of the wanted columns, its first column is read: the caller needs the number of rows.
   const columns = found?.length === 0 ? names!.slice(0, 1) : found;
   let row = 0;
   for (const [group, { bytes }] of groups!.entries()) {

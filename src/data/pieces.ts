@@ -9,7 +9,7 @@ import { reason } from "../files/reason.ts";
 import { system, type SystemFile, type SystemFileInfo } from "../files/system.ts";
 import { markLength } from "./text_file.ts";
 
-/** A part of the file. */
+/** A piece of a file. */
 export interface Piece {
   /** The piece's bytes: a view that is valid until the next piece is read. */
   readonly bytes: Uint8Array;
@@ -27,7 +27,7 @@ export interface Piece {
  */
 export type FindEnd = (bytes: Uint8Array, from: number, last: boolean) => number;
 
-/** Longest piece, in bytes. */
+/** The maximum length of a piece, in bytes. */
 export const LONGEST = 2 ** 26;
 /** Bytes read at a time. */
 const BLOCK = 2 ** 18;
@@ -62,12 +62,12 @@ export async function* pieces(path: string, findEnd: FindEnd): AsyncGenerator<Pi
     }
     const count = await data.read(buffer.subarray(end, end + BLOCK));
     last = count === 0;
-    if (last) data.checkUnchanged(); // first, so that a file being written is not reported as damaged
+    if (last) data.checkUnchanged(); // before the last piece is parsed: a file being written is not reported as damaged
     end += count;
   }
 }
 
-/** An open file, whose changes while it is read are detected. */
+/** An open file. Detects whether the file changes while it is read. */
 export class DataFile implements Disposable {
   readonly #file: SystemFile;
   readonly #info: SystemFileInfo;

@@ -4,8 +4,8 @@
  *
  * The text may be larger than memory. It is cut into ranges, which workers encode; cuts are made only where they do not
  * change the tokens. The ids are written to files called NAME.part, and `prepare.json` records the progress. So an
- * interrupted preparation can be continued, and until it is complete, the folder holds the files of the previous
- * preparation, or none.
+ * interrupted preparation can be continued. Until a preparation is complete, the folder contains the token files of the
+ * previous preparation, if there was one.
  */
 import { exists, readJson, replaceFile, syncDirectory, writeAll } from "../files/files.ts";
 import { Lock } from "../files/locks.ts";
@@ -45,7 +45,7 @@ export interface PrepareProgress {
   /** Bytes that an interrupted preparation had already encoded. */ readonly before: number;
 }
 
-/** What {@linkcode prepare} wrote. */
+/** The result of {@linkcode prepare}. */
 export interface Prepared {
   /** Number of tokens in train.bin. */ readonly train: number;
   /** Number of tokens in val.bin. */ readonly val: number;
@@ -77,7 +77,7 @@ interface State {
 /**
  * Encodes a text into a folder of tokens and yields its progress.
  *
- * @returns what was written; undefined if the signal stopped it
+ * @returns the sizes of what was written; undefined if the signal stopped the preparation
  * @throws {DataError} when the text cannot be read or encoded, the folder cannot be written, or another process
  * prepares a text in it
  */
@@ -94,7 +94,7 @@ export async function* prepare(options: PrepareOptions): AsyncGenerator<PrepareP
     if (!(yield* encode(text, state, options))) return;
     await finish(state, outDir);
   } catch (error) {
-    if (error instanceof DataError) { // an error in the text: continuing later would fail again
+    if (error instanceof DataError) { // the text has an error, so continuing the preparation would fail again
       for (const name of ["prepare.json", "train.bin.part", "val.bin.part"]) {
         await system.remove(`${outDir}/${name}`).catch(() => {});
       }
@@ -106,13 +106,13 @@ export async function* prepare(options: PrepareOptions): AsyncGenerator<PrepareP
   return { train, val, vocabSize, type };
 }
 
-/** Special and added tokens that contain a place where `CUT` allows a cut: a range must not end within one of them. */
+/** Special and added tokens that contain a place where `CUT` allows a cut. A range must not end within such a token. */
 function cuttable(tokenizer: Tokenizer | "character"): string[] {
   if (!(tokenizer instanceof BytePairTokenizer)) return [];
   return [...tokenizer.specialTokens.keys(), ...tokenizer.addedTokens.keys()].filter((token) => CUT.test(token));
 }
 
-/** What determines the tokens of a preparation: the text, the tokenizer and the options. */
+/** The values that determine the tokens of a preparation: the text, the tokenizer and the options. */
 function subject({ path, size, modified }: TextFile, { tokenizer, allowedSpecial, disallowedSpecial }: PrepareOptions) {
   const special = [allowedSpecial, disallowedSpecial].map((tokens) => tokens && [...tokens]);
   return { path, size, modified, special, tokenizer: tokenizer === "character" ? tokenizer : tokenizer.toJSON() };
@@ -131,7 +131,7 @@ async function resumed(text: TextFile, options: PrepareOptions): Promise<State |
   return state;
 }
 
-/** Starts from the beginning: counts the text's characters to find where the validation part begins. */
+/** Starts a new preparation: counts the text's characters to find where the validation part begins. */
 async function* begin(
   text: TextFile,
   options: PrepareOptions,
@@ -164,7 +164,7 @@ async function* encode(
     while (next < text.size && pending.length < 2 * threads && !signal?.aborted) {
       const part = next < cut ? "train" : "val", limit = next < cut ? cut : text.size;
       const end = text.nextCut(Math.min(next + RANGE, limit), limit, whole), ids = pool.encode({ begin: next, end });
-      ids.catch(() => {}); // awaited later; if an earlier range fails first, nothing awaits it
+      ids.catch(() => {}); // the promise is awaited later, unless an earlier range fails
       pending.push({ part, end, ids });
       next = end;
     }

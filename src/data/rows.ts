@@ -107,7 +107,7 @@ async function* readJson(path: string): AsyncGenerator<Row> {
     else {
       const isLast = cuts.depth === 0, element = /[,\]]$/.test(text) ? text.slice(0, -1) : text;
       after = isLast;
-      if (isLast && row === 0 && !element.trim()) continue; // []
+      if (isLast && row === 0 && !element.trim()) continue; // the array is empty
       row++;
       if (!isLast && !text.endsWith(",")) throw new DataError(`${path} is cut off: its array does not end`);
       yield parseRow(element, `${path}, row ${row}, near line ${piece.line}`);

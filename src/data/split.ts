@@ -2,7 +2,7 @@ import { DataError } from "../errors.ts";
 import type { EncodeOptions, Tokenizer } from "../tokenizer/tokenizer.ts";
 import type { Tokens } from "./tokens.ts";
 
-/** A text's tokens in two parts: one to train on, and one held out to evaluate on. */
+/** The tokens of a text in two parts: one for training, and one that is held out for evaluation. */
 export interface TokenSplits<T extends Tokens = Tokens> {
   /** Tokens to train on. */ train: T;
   /** Tokens to evaluate on. */ val: T;
@@ -23,7 +23,7 @@ export function splitTokens(
   const n = walk(text).characters, cut = walk(text, Math.trunc(n * 0.9)).units;
   const train = tokenizer.encode(text.slice(0, cut), special), val = tokenizer.encode(text.slice(cut), special);
   if (Math.min(train.length, val.length) <= blockSize) {
-    // The last tenth, rounded up, must have at least blockSize + 1 characters.
+    // The validation part, a tenth of the text rounded up, must have at least blockSize + 1 characters.
     throw new DataError(
       `The text is too short for block_size=${blockSize}: it has ${n} characters and needs at least ${
         10 * blockSize + 1

@@ -10,7 +10,7 @@ import { CharacterSet } from "../tokenizer/character.ts";
 import { CUT } from "../tokenizer/patterns.ts";
 import { system, type SystemFile } from "../files/system.ts";
 
-/** Bytes read at a time to count characters; bytes searched at most for a place to cut. */
+/** Bytes read at a time to count characters; the maximum number of bytes searched for a place to cut. */
 const BLOCK = 1 << 22, WIDEST = 1 << 26;
 
 /** The result of counting a text's characters. */
@@ -92,11 +92,11 @@ export class TextFile implements Disposable {
   }
 
   /**
-   * The first position at or after `from` where cutting the text does not change its tokens, whatever the tokenizer;
-   * `end` if there is no such position before it.
+   * The first position at or after `from` where cutting the text changes the tokens of no tokenizer; `end` if there is
+   * no such position before `end`.
    *
    * @param tokens special tokens that must not be cut either
-   * @throws {DataError} when there is no such position within 64 MiB
+   * @throws {DataError} when the first 64 MiB have no such position
    */
   nextCut(from: number, end: number, tokens: readonly string[] = []): number {
     for (let width = 1 << 12; from < end; width *= 4) {
@@ -124,7 +124,7 @@ export class TextFile implements Disposable {
   /** Whether one of the tokens begins before `place` and ends after it. */
   #isWithin(tokens: readonly string[], place: number): boolean {
     if (tokens.length === 0) return false;
-    // Most bytes that a token can take in the file, where a "\n" of the token may be CR LF.
+    // The maximum number of bytes of a token in the file, in which a "\n" of the token may be a CR LF.
     const width = 4 * Math.max(...tokens.map((token) => token.length));
     const decode = (begin: number, end: number) =>
       new TextDecoder().decode(this.bytes(Math.max(0, begin), Math.min(this.size, end))).replace(/\r\n?/g, "\n");
@@ -137,8 +137,8 @@ export class TextFile implements Disposable {
 
   /**
    * The byte at which character number `n` begins.
-   * @param before for each block three numbers: characters before it, its first byte's position, and the value of the
-   * byte before that
+   * @param before three numbers for each block: the number of characters before the block, the position of the block's
+   * first byte, and the value of the byte before the block
    */
   #byteOf(n: number, before: readonly number[]): number {
     let i = 0;
@@ -159,7 +159,7 @@ export class TextFile implements Disposable {
 }
 
 /**
- * Opens a file and passes it to `make`, whose result then owns the file; if `make` throws, the file is closed.
+ * Opens a file and passes it to `make`. The result of `make` then owns the file; if `make` throws, the file is closed.
  * @throws {DataError} when the file cannot be read, or when `make` throws
  */
 export function openData<T>(path: string, make: (file: SystemFile) => T): T {
@@ -183,7 +183,7 @@ export function fill(file: SystemFile, begin: number, bytes: Uint8Array): boolea
   return true;
 }
 
-/** 1 if a byte begins a character, otherwise 0; the LF of a CR LF does not. */
+/** 1 if a byte begins a character, otherwise 0. The LF of a CR LF does not begin a character. */
 function begins(byte: number, last: number): number {
   return Number((byte & 0xc0) !== 0x80 && !(byte === 10 && last === 13));
 }
@@ -209,14 +209,14 @@ export function markLength(bytes: Uint8Array): number {
  *
  * @param options.name name of the file, for messages
  * @param options.begin position of the bytes in the file, for messages
- * @throws {DataError} when they are not UTF-8
+ * @throws {DataError} when the bytes are not UTF-8
  */
 export function decodeUtf8(bytes: Uint8Array<ArrayBuffer>, { name, begin }: { name: string; begin: number }): string {
   let text;
   try {
     text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
   } catch {
-    // Decode with replacement characters and encode again: the first byte that differs is the first invalid one.
+    // Decode with replacement characters and encode again: the first byte that differs is the first invalid byte.
     const mended = new TextEncoder().encode(new TextDecoder("utf-8", { ignoreBOM: true }).decode(bytes));
     const place = begin + mended.findIndex((byte, i) => byte !== bytes[i]);
     throw new DataError(`${name} is not UTF-8 text: the first wrong byte is near byte ${place}`);

@@ -5,8 +5,8 @@ import { identify, type TokensIdentity } from "./tokens.ts";
 export interface TokenRow {
   /** The row's token ids. */ readonly ids: Int32Array;
   /**
-   * 1 for each token that is a label, which the model learns to predict from the tokens before it; 0 for the rest. As
-   * in TRL, the first token of a row may be marked, too, but it has no loss because no token comes before it.
+   * 1 for each token that is learned, that is, predicted from the tokens before it in training; 0 for all other tokens.
+   * As in TRL, the first token of a row may be marked, too, but it has no loss because no token comes before it.
    */
   readonly learned: Uint8Array;
 }
@@ -57,7 +57,7 @@ export class TokenRows {
     return { ids: this.#ids.subarray(begin, end), learned: this.#learned.subarray(begin, end) };
   }
 
-  /** Identifies these rows, by the number of tokens and a checksum of ids and labels. */
+  /** The number of tokens, and a checksum of the ids and of which tokens are learned. */
   identity(): TokensIdentity {
     const subarray = (begin: number, end: number) =>
       this.#ids.subarray(begin, end).map((id, i) => this.#learned[begin + i] ? ~id : id);
@@ -71,15 +71,15 @@ export class TokenRows {
 }
 
 /**
- * Lengths to which batches are padded: `maxLength`, and about a half, a quarter and an eighth of it. There are few,
- * because a training step is captured once for each length, and each captured step owns memory.
+ * The lengths to which batches are padded: `maxLength`, and about a half, a quarter and an eighth of it. There are only
+ * a few lengths, because a training step is captured once for each length, and each captured step owns memory.
  *
  * ```ts
  * import { assertEquals } from "@std/assert";
  * import { paddedLength, paddedLengths } from "./token_rows.ts";
  *
  * assertEquals(paddedLengths(1024), [128, 256, 512, 1024]);
- * assertEquals(paddedLengths(100), [16, 32, 56, 100]); // all but the last are multiples of 8, and 16 or more
+ * assertEquals(paddedLengths(100), [16, 32, 56, 100]); // the shorter lengths are multiples of 8, at least 16
  * assertEquals(paddedLength(33, paddedLengths(100)), 56);
  * ```
  *
@@ -90,7 +90,7 @@ export function paddedLengths(maxLength: number): readonly number[] {
   return [...new Set(parts.filter((length) => length < maxLength)), maxLength];
 }
 
-/** The smallest of `lengths` that is at least `tokens`. @throws {RangeError} when all are smaller */
+/** The smallest of `lengths` that is at least `tokens`. @throws {RangeError} when all lengths are smaller */
 export function paddedLength(tokens: number, lengths: readonly number[]): number {
   const found = lengths.find((length) => length >= tokens);
   if (found === undefined) throw new RangeError(`A row of ${tokens} tokens does not fit into ${lengths.at(-1)}`);

@@ -1,5 +1,5 @@
 /**
- * Turns an example into tokens and marks the tokens that are learned. The rules are the rules of TRL's SFTTrainer 1.16
+ * Turns an example into tokens and marks the tokens that are learned, by the rules of TRL's SFTTrainer 1.16
  * (https://huggingface.co/docs/trl/sft_trainer):
  *
  * - A plain text or completion ends with the end-of-text token.
@@ -15,7 +15,7 @@ import type { EncodeOptions, Tokenizer } from "../tokenizer/tokenizer.ts";
 import type { Example, Message, TemplateExtras, Words } from "./examples.ts";
 import { labelCount, type TokenRow } from "./token_rows.ts";
 
-/** Turns conversations into tokens; a `ChatTemplate` does. */
+/** Turns conversations into tokens. {@linkcode ChatTemplate} implements this interface. */
 export interface ConversationEncoder {
   /**
    * The tokens of a conversation, and for each token whether the assistant wrote it.
@@ -44,17 +44,17 @@ export interface TokenizeOptions {
   readonly endOfText?: number | null;
 }
 
-/** A row of tokens, and its length before it was cut. */
+/** A row of tokens, which may have been cut, and its length before the cut. */
 export interface TokenizedRow extends TokenRow {
   /** Number of tokens before the row was cut. */ readonly fullLength: number;
   /**
-   * Whether the last tokens of the prompt change when the completion follows. If so, the prompt in training has other
-   * tokens than the prompt that the model will be given in use.
+   * Whether the last tokens of the prompt change when the completion follows. If so, the tokens of the prompt in
+   * training differ from the tokens of the prompt alone, which the model gets when it is used.
    */
   readonly merged: boolean;
 }
 
-/** The id that ends a text: of the tokenizer's `eos_token`, or else of `<|endoftext|>`; null if it has neither. */
+/** The id of the tokenizer's `eos_token`, or else of `<|endoftext|>`; null if the tokenizer has neither. */
 export function endOfText(tokenizer: Tokenizer): number | null {
   return specialIds(tokenizer).eos_token_id;
 }
@@ -63,10 +63,10 @@ export function endOfText(tokenizer: Tokenizer): number | null {
  * Turns an example into tokens.
  *
  * @param example a text or conversation, or a prompt with its completion
- * @returns the row; its `labelCount` is 0 if nothing of it is learned, for example because the prompt alone fills
+ * @returns the row; its `labelCount` is 0 if no token of it is learned, for example because the prompt alone fills
  * `maxLength`
- * @throws {DataError} when the example cannot be encoded, is a conversation and there is no template, or has no message
- * of the assistant though `assistantOnly` is set. The message names the row
+ * @throws {DataError} when the example cannot be encoded, when it is a conversation and there is no template, or when it
+ * has no message of the assistant and `assistantOnly` is set. The message names the row
  */
 export function tokenizeExample(
   example: Extract<Example, { kind: "text" | "completion" }>,
@@ -100,7 +100,7 @@ export async function located<T>({ where }: Pick<Example, "where">, body: () => 
   }
 }
 
-/** @internal */
+/** @internal An example of the given kinds. */
 export type Of<K extends Example["kind"]> = Extract<Example, { kind: K }>;
 
 type Whole = TokenRow & { readonly merged?: boolean };
@@ -161,7 +161,7 @@ export async function encode(
   return { ids, assistant: new Uint8Array(ids.length).fill(1) };
 }
 
-/** The tokens to learn. @throws {DataError} when only the assistant's tokens are learned and there are none */
+/** 1 for each token to learn. @throws {DataError} when only the assistant's tokens are learned and there are none */
 function marks(assistant: Uint8Array, { assistantOnly = false }: TokenizeOptions): Uint8Array {
   if (!assistantOnly) return assistant.fill(1);
   if (!assistant.includes(1)) throw new DataError("no message of the assistant, and only its messages are learned");
@@ -172,7 +172,7 @@ function marks(assistant: Uint8Array, { assistantOnly = false }: TokenizeOptions
 export interface RowCounts {
   /** Number of rows in the file. */ rows: number;
   /** Rows that were longer than `maxLength` and were cut. */ cut: number;
-  /** Rows that were dropped because nothing of them is learned. */ dropped: number;
+  /** Rows that were dropped because they have no token to learn. */ dropped: number;
   /** Number of tokens that are learned. */ labels: number;
 }
 

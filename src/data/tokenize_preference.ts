@@ -1,9 +1,9 @@
 /**
  * Turns preferences and prompts into tokens. A preference is a prompt and two answers, the first of which is preferred.
- * The rules are the rules of TRL's DPOTrainer 1.16 (https://huggingface.co/docs/trl/dpo_trainer): the answers begin at
- * the first token that differs between the prompt alone and the prompt with either answer, and a plain text ends with
- * the end-of-text token. Unlike in TRL, equal or empty answers are errors, and if one answer begins with the whole
- * other answer, neither loses its end.
+ * The rules are TRL's (DPOTrainer 1.16, https://huggingface.co/docs/trl/dpo_trainer): the answers begin at the
+ * first token that differs between the prompt alone and the prompt with either answer, and a plain text ends with the
+ * end-of-text token. There are two differences. Equal or empty answers are errors. And if one answer is the beginning of
+ * the other answer, neither of them loses its end.
  */
 import { DataError } from "../errors.ts";
 import type { Words } from "./examples.ts";
@@ -27,8 +27,8 @@ export interface TokenizedPreference {
 }
 
 /**
- * Turns a preference into tokens. If the row has no prompt, the prompt is the common beginning of both answers: the
- * messages or characters that both begin with. A space at the end of a common text belongs to the answers.
+ * Turns a preference into tokens. If the row has no prompt, the prompt is the common beginning of both answers, in
+ * messages or characters. If a common text ends with a space, the space belongs to the answers.
  *
  * @param options `maxLength`, `completionOnly` and `assistantOnly` are ignored
  * @throws {DataError} when the answers are equal, one of them is empty, or the row cannot be encoded. The message names
@@ -129,7 +129,7 @@ const isEmpty = (answer: Words): boolean =>
     ? answer === ""
     : answer.every(({ content, tool_calls }) => content === "" && tool_calls === undefined);
 
-/** A preference whose answers do not repeat the prompt. */
+/** The prompt and the answers of a preference. If the row has no prompt, it is split off from the answers. */
 function withPrompt({ prompt, chosen, rejected }: Of<"preference">): Record<"prompt" | "chosen" | "rejected", Words> {
   if (prompt !== undefined) return { prompt, chosen, rejected };
   const length = typeof chosen === "string" ? sharedLetters(chosen, rejected as string) : sharedTurns(chosen, rejected);
@@ -143,7 +143,7 @@ function sharedTurns(chosen: Words, rejected: Words): number {
   return length;
 }
 
-/** Length of the common beginning of two texts, without a space or half of a surrogate pair at its end. */
+/** The length of the common beginning of two texts, without a space or half a surrogate pair at its end. */
 function sharedLetters(chosen: string, rejected: string): number {
   let length = 0;
   while (length < chosen.length && chosen[length] === rejected[length]) length++;

@@ -10,18 +10,18 @@ export interface Tokens {
   /** The ids from `begin` to before `end`, both inside the data. */ subarray(begin: number, end: number): Int32Array;
 }
 
-/** Identifies tokens, so that a resumed run can check that its data are unchanged. */
+/** The number and a checksum of tokens, by which a resumed run checks that its data are unchanged. */
 export interface TokensIdentity {
   /** Number of tokens. */ readonly length: number;
   /** Checksum of the ids, in hexadecimal. */ readonly checksum: string;
 }
 
-/** Up to `WHOLE` tokens, the checksum covers all; beyond that, `BLOCKS` evenly spaced blocks of `BLOCK` tokens. */
+/** The checksum covers up to `WHOLE` tokens completely, and of more tokens `BLOCKS` evenly spaced blocks of `BLOCK`. */
 const WHOLE = 2 ** 22, BLOCKS = 256, BLOCK = 4096;
 
 /**
- * The length and a checksum of tokens. A file of more than 4 Mi tokens is sampled, so that only a few megabytes are
- * read.
+ * Computes the number and a checksum of tokens. If there are more than 4 Mi tokens, the checksum covers a sample of
+ * them, so that only a few megabytes of a file are read.
  */
 export function identify(tokens: Tokens): TokensIdentity {
   const { length } = tokens, whole = length <= WHOLE, checksum = new Checksum();

@@ -11,7 +11,7 @@ import type { RatioLevel } from "./policy_loss.ts";
 import type { RolloutScores } from "./prompts.ts";
 import { isCount, type Rollout, rolloutsFromJSON, rolloutsToJSON } from "./rollouts.ts";
 
-/** TRL's `loss_type`: what the sum of the loss over a micro-batch's tokens is divided by. */
+/** TRL's `loss_type`: the divisor of the sum of the loss over a micro-batch's tokens. */
 export type PolicyLossType =
   /** The mean number of tokens of the iteration's completions, times the completions of a micro-batch. */
   | "dapo"

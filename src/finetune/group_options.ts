@@ -20,8 +20,10 @@ export interface PolicyGradientOptions extends RolloutTaskOptions, RolloutOption
   readonly maskTruncatedCompletions?: boolean;
   /** GRPO: upper bound of ratios, which matters if an advantage is negative. Default: no bound. */ readonly delta?:
     number;
-  /** GRPO: what advantages are divided by. Default: group. */ readonly scaleRewards?: ScaleRewards;
-  /** GRPO: what the loss is averaged over. Default: dapo. */ readonly lossType?: PolicyLossType;
+  /** GRPO: the deviation that advantages are divided by, see {@linkcode ScaleRewards}. Default: group. */ readonly scaleRewards?:
+    ScaleRewards;
+  /** GRPO: the divisor of the loss, see {@linkcode PolicyLossType}. Default: dapo. */ readonly lossType?:
+    PolicyLossType;
   /** GRPO: whether ratios are computed for tokens or for texts. Default: token. */
   readonly importanceSamplingLevel?: "token" | "sequence";
   /** GRPO: whether KL is multiplied by the ratio. Default: true. */ readonly useBiasCorrectionKl?: boolean;
