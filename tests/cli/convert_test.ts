@@ -188,7 +188,7 @@ Deno.test("convert: a run to GGUF files, which sample, eval, train and convert c
         out,
         /uses the exact GELU, and programs .* differ by up to \d\.\de-\d+ over 16 generated tokens; nanogpt-ts keeps/,
       );
-      assertStringIncludes(out, 'this vocabulary has none: "\\n" is named');
+      assertStringIncludes(out, 'this vocabulary has none: "\\n" is used');
       kept[dtype] = await Deno.readFile(path);
     }
     for (const [long, short] of [["float32", "f32"], ["float16", "f16"], ["bfloat16", "bf16"]]) {
@@ -229,10 +229,10 @@ Deno.test("convert: a conversion that is not possible prints a reason and leaves
       [2, "Only a ckpt.pt can be converted to a run", [theirs, to, "--format=run"]],
       [2, "--dtype=int8: expected float32 or float16 or bfloat16", [theirs, to, "--dtype=int8"]],
       [2, "Unknown flag --dtpe: the nearest flag is --dtype", [theirs, to, "--dtpe=float16"]],
-      [1, `${folder}/full is there`, [theirs, `${folder}/full`]],
+      [1, `${folder}/full already exists`, [theirs, `${folder}/full`]],
       [1, "Cannot read", [`${folder}/none.pt`, to]],
       [1, "does not belong to", [ckpt, to, "--tokenizer=gpt2"]],
-      [1, "it is GPT-2's, for a ckpt.pt holds none, and data/", [ckpt, to]],
+      [1, "it is GPT-2's, because a ckpt.pt stores no tokenizer and its dataset has no data/", [ckpt, to]],
       [2, "--checkpoint=last: FROM is not a run", [theirs, to, "--checkpoint=last"]],
       [2, "--dtype=q8_0: only a GGUF file (NAME.gguf) can have weights in eight bits", [theirs, to, "--dtype=q8_0"]],
       [2, "--max_shard_gb=1: this is only for a Hugging Face folder", [theirs, `${to}.gguf`, "--max_shard_gb=1"]],
