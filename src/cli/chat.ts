@@ -1,5 +1,7 @@
 /**
- * Talks with a model that was tuned to chats. In the repository this is `deno task chat`, elsewhere:
+ * Chats with a model that was tuned to conversations.
+ *
+ * In the repository, run `deno task chat`. From anywhere else, run:
  *
  * ```sh
  * deno run --allow-read --allow-write --allow-net --allow-env jsr:@nanogpt/ts/cli/chat --help

@@ -1,5 +1,7 @@
 /**
- * Turns a model into another program's format. In the repository this is `deno task convert`, elsewhere:
+ * Converts a model to another program's format.
+ *
+ * In the repository, run `deno task convert`. From anywhere else, run:
  *
  * ```sh
  * deno run --allow-read --allow-write --allow-net --allow-env jsr:@nanogpt/ts/cli/convert --help

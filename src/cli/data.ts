@@ -1,6 +1,7 @@
 /**
- * Shows the rows of a file to tune on as the model will see them. In the repository this is `deno task data`,
- * elsewhere:
+ * Prints the rows of a file for `finetune` as the model will see them.
+ *
+ * In the repository, run `deno task data`. From anywhere else, run:
  *
  * ```sh
  * deno run --allow-read --allow-write --allow-net --allow-env jsr:@nanogpt/ts/cli/data --help

@@ -1,5 +1,7 @@
 /**
- * Measures how well a model predicts a text, or labels rows. In the repository this is `deno task eval`, elsewhere:
+ * Measures how well a model predicts a text, or how well its head labels rows.
+ *
+ * In the repository, run `deno task eval`. From anywhere else, run:
  *
  * ```sh
  * deno run --allow-read --allow-write --allow-net --allow-env jsr:@nanogpt/ts/cli/eval --help

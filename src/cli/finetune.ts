@@ -1,6 +1,7 @@
 /**
- * Tunes a model to a task: chats, labels, preferences, rewards. In the repository this is `deno task finetune`,
- * elsewhere:
+ * Fine-tunes a model for a task: conversations, labels, preferences or rewards.
+ *
+ * In the repository, run `deno task finetune`. From anywhere else, run:
  *
  * ```sh
  * deno run --allow-read --allow-write --allow-net --allow-env jsr:@nanogpt/ts/cli/finetune --help

@@ -1,5 +1,7 @@
 /**
- * Turns a text into tokens to train on. In the repository this is `deno task prepare`, elsewhere:
+ * Encodes a text as tokens to train on.
+ *
+ * In the repository, run `deno task prepare`. From anywhere else, run:
  *
  * ```sh
  * deno run --allow-read --allow-write --allow-env jsr:@nanogpt/ts/cli/prepare --help

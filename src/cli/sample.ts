@@ -1,5 +1,7 @@
 /**
- * Writes text with a model. In the repository this is `deno task sample`, elsewhere:
+ * Writes text with a model.
+ *
+ * In the repository, run `deno task sample`. From anywhere else, run:
  *
  * ```sh
  * deno run --allow-read --allow-write --allow-net --allow-env jsr:@nanogpt/ts/cli/sample --help

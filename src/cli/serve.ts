@@ -1,5 +1,7 @@
 /**
- * Serves models over OpenAI's API. In the repository this is `deno task serve`, elsewhere:
+ * Serves models over OpenAI's API.
+ *
+ * In the repository, run `deno task serve`. From anywhere else, run:
  *
  * ```sh
  * deno run --allow-read --allow-write --allow-net --allow-sys --allow-env jsr:@nanogpt/ts/cli/serve --help

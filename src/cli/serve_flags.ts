@@ -27,7 +27,7 @@ export const serveFlags = {
   ),
   host: text(
     "127.0.0.1",
-    "the address to listen on; one that other machines can reach needs a key, and the task serve:lan",
+    "the address to listen on; if other machines can reach it, clients need a key (in the repository: task serve:lan)",
   ),
   port: int(8000, "the port; 0: any free port", { min: 0, max: 65535 }),
   public_host: text(

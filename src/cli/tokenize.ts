@@ -1,5 +1,7 @@
 /**
- * Shows the tokens of a text, or the text of tokens. In the repository this is `deno task tokenize`, elsewhere:
+ * Prints the token ids of a text, or the text for ids.
+ *
+ * In the repository, run `deno task tokenize`. From anywhere else, run:
  *
  * ```sh
  * deno run --allow-read --allow-env jsr:@nanogpt/ts/cli/tokenize --help

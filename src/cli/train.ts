@@ -1,5 +1,7 @@
 /**
- * Trains a GPT on a text, with nanoGPT's flags. In the repository this is `deno task train`, elsewhere:
+ * Trains a GPT on a text, with nanoGPT's flags.
+ *
+ * In the repository, run `deno task train`. From anywhere else, run:
  *
  * ```sh
  * deno run --allow-read --allow-write --allow-net --allow-env jsr:@nanogpt/ts/cli/train --help
