@@ -1,6 +1,6 @@
 /**
  * A checksum of 32-bit integers: 32-bit FNV-1a (http://www.isthe.com/chongo/tech/comp/fnv/). A million integers take 2
- * ms. It detects accidental changes, but gives no protection against deliberate ones.
+ * ms. The checksum detects accidental changes, but does not protect against deliberate changes.
  */
 export class Checksum {
   #hash = 0x811c9dc5;

@@ -8,7 +8,7 @@ const TABLE = Uint32Array.from({ length: 256 }, (_, byte) => {
   return crc;
 });
 
-/** @internal An implementation without zlib, an eighth as fast. */
+/** @internal An implementation without zlib. It is eight times slower than zlib's. */
 export const tableCrc32: Crc32 = (bytes, before = 0) => {
   let crc = ~before;
   for (let i = 0; i < bytes.length; i++) crc = crc >>> 8 ^ TABLE[(crc ^ bytes[i]) & 255];

@@ -9,7 +9,7 @@ import { codeOf, system, type SystemFile } from "./system.ts";
 
 /** An open file to write to, such as a {@linkcode SystemFile}. */
 export interface OutputFile {
-  /** Writes some of the bytes. Returns how many, which may be fewer than given. */
+  /** Writes some of the bytes. Returns the number of bytes written, which may be less than `bytes.length`. */
   write(bytes: Uint8Array): Promise<number>;
   /** Waits until the bytes are on the disk, not only in the system's cache. */ sync(): Promise<void>;
   /** Closes the file. */ close(): void;
@@ -56,7 +56,7 @@ export async function replaceFile(
     await system.rename(beside, path);
   } catch (error) {
     await system.remove(beside).catch(() => {});
-    if (error instanceof TypeError) throw error; // an error in `parts`, not of the disk
+    if (error instanceof TypeError) throw error; // `parts` is wrong; the disk has no error
     throw new CheckpointError(`Cannot write ${path}: ${reason(error)}`);
   }
   await syncDirectory(path.replace(/[^/\\]*$/, "") || ".");
@@ -78,7 +78,7 @@ export class Turns {
   }
 }
 
-/** Passes `resource` to `make`, whose result then owns it. If `make` fails, the resource is disposed. */
+/** Passes `resource` to `make`, whose result then owns the resource. If `make` fails, the resource is disposed of. */
 export async function owned<R extends Disposable, T>(resource: R, make: (resource: R) => T | Promise<T>): Promise<T> {
   try {
     return await make(resource);
@@ -160,7 +160,7 @@ function refuseStandIn(head: Uint8Array, path: string): void {
 /**
  * Reads a whole file.
  *
- * @param options.limit largest size that is accepted, in bytes
+ * @param options.limit the maximum size that is accepted, in bytes
  * @throws {CheckpointError} when the file is missing, unreadable, too large, a Git LFS pointer or a web page
  */
 export async function readBytes(path: string, { limit = Infinity } = {}): Promise<Uint8Array<ArrayBuffer>> {
@@ -180,7 +180,7 @@ export async function readJson(path: string): Promise<Record<string, unknown>> {
   throw new CheckpointError(`${path} is damaged: it is not a JSON object`);
 }
 
-/** Parses JSON; undefined if it is not valid. (The parser's message is not used, because it only quotes the text.) */
+/** Parses JSON; undefined if it is not valid. The parser's error is dropped, because its message only quotes the text. */
 export function parseJson(bytes: Uint8Array): unknown {
   try {
     return JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
@@ -200,7 +200,7 @@ export async function syncDirectory(path: string): Promise<void> {
     using directory = await system.open(path);
     await directory.sync();
   } catch {
-    // Windows cannot open a directory, and orders these changes itself.
+    // Windows cannot open a directory, and keeps the order of these changes by itself.
   }
 }
 

@@ -6,8 +6,8 @@ import { Q8_0, q8ToF32 } from "../engine/q8_0.ts";
 export type ReadBytes = (at: number, bytes: Uint8Array<ArrayBuffer>) => Promise<void>;
 
 /**
- * Readers by type: each fills `out` with elements from `begin` on. 16-bit floats are read into `out` itself to save
- * memory.
+ * The reader of each type. It fills `out` with a tensor's elements from index `begin` on. 16-bit floats are read into
+ * the memory of `out` and converted there, to save memory.
  */
 export const FLOAT_READERS = {
   F32: (read, begin, out) => read(4 * begin, new Uint8Array(out.buffer, out.byteOffset, out.byteLength)),
@@ -31,8 +31,8 @@ async function readHalves(
   begin: number,
   { out, widen }: { out: Float32Array<ArrayBuffer>; widen: typeof f16ToF32 },
 ): Promise<void> {
-  // The 16-bit values are read into the upper half of `out`. Converting them from the front never overwrites an unread
-  // value.
+  // The 16-bit values are read into the second half of the memory of `out`. Converting them from the first to the last
+  // never overwrites a value that is not converted yet.
   const bits = new Uint16Array(out.buffer, out.byteOffset + 2 * out.length, out.length);
   await read(2 * begin, new Uint8Array(bits.buffer, bits.byteOffset, bits.byteLength));
   widen(bits, out);

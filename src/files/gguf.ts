@@ -6,8 +6,8 @@
  *
  * All numbers are little-endian. A string is a u64 length and UTF-8. An entry of the table is a name, the sizes of the
  * axes (innermost first), a type, and an offset from the start of the tensors. The start and every tensor are aligned.
- * Versions 2 and 3, which do not differ in these files, are read; version 3 is written. Not supported: big-endian
- * files, files in several parts, arrays of arrays, and types other than F32, F16, BF16 and Q8_0.
+ * Versions 2 and 3 are read; for little-endian files they are equal. Version 3 is written. Not supported: big-endian
+ * files, files in several parts, arrays of arrays, and tensors of types other than F32, F16, BF16 and Q8_0.
  */
 import { f32ToBf16, f32ToF16 } from "../half.ts";
 import { f32ToQ8 } from "../engine/q8_0.ts";
@@ -36,7 +36,7 @@ import type { WeightsFile } from "./safetensors.ts";
 
 export type { GgufScalar, GgufScalarType, GgufTensor, GgufType, GgufValue };
 
-/** Bytes of a file that are read first. GPT-2's header, with its vocabulary and merges, has 2 MB. */
+/** The number of bytes that are read first. GPT-2's header, with its vocabulary and merges, has 2 MB. */
 const FIRST = 2 ** 22;
 
 /**
@@ -136,8 +136,8 @@ const NARROW: Record<GgufType, (values: Float32Array) => ArrayBufferView> = {
  * Writes a GGUF file. It is written under another name, one tensor at a time, and then renamed to `path`.
  *
  * @param options.open function that creates the file
- * @throws {CheckpointError} when the file cannot be written, or another process writes it. Errors of `data` are passed
- * on
+ * @throws {CheckpointError} when the file cannot be written, or another process writes it
+ * @throws the error of a tensor's `data` function that fails
  */
 export async function writeGguf(
   path: string,

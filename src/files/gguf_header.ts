@@ -5,8 +5,8 @@ import { CheckpointError } from "../errors.ts";
 import { shown } from "./shown.ts";
 
 /**
- * Types of metadata, at the index of their number in a file: name, smallest size of a value in bytes, reader for a
- * fixed size.
+ * The types of metadata. A type's index is its number in a file. Each type has a name, the minimum size of a value in
+ * bytes, and, if all values have this size, a reader.
  */
 export const SCALARS: readonly (readonly [
   type: GgufScalarType | "array",
@@ -40,7 +40,7 @@ export interface GgufValue {
   /** A scalar, or an array of scalars. */ readonly value: GgufScalar | readonly GgufScalar[];
 }
 
-/** Supported types of tensors: the number in a file, elements per block, and bytes per block. */
+/** Supported types of tensors: the type's number in a file, elements per block, and bytes per block. */
 export const GGUF_TYPES: Readonly<Record<GgufType, { id: number; block: number; bytes: number }>> = {
   F32: { id: 0, block: 1, bytes: 4 },
   F16: { id: 1, block: 1, bytes: 2 },
@@ -60,8 +60,8 @@ const OTHERS: Readonly<Record<number, string>> = Object.fromEntries(
 export interface GgufTensor {
   /** Type of the elements. */ readonly dtype: GgufType;
   /** Sizes of the axes, in PyTorch's order. */ readonly shape: readonly number[];
-  /** Position of its first byte in the file. */ readonly begin: number;
-  /** Position after its last byte. */ readonly end: number;
+  /** Position of the tensor's first byte in the file. */ readonly begin: number;
+  /** Position after the tensor's last byte. */ readonly end: number;
 }
 /** The result of {@linkcode parseGguf}. */
 export interface GgufHeader {
@@ -78,7 +78,7 @@ export const byteLength = (dtype: GgufType, shape: readonly number[]): number =>
 
 type Entry = Omit<GgufTensor, "begin" | "end"> & { readonly offset: number };
 
-/** Smallest size in bytes of a metadata pair, and of an entry in the table of tensors; most axes of a tensor. */
+/** The minimum size in bytes of a metadata pair and of an entry in the table of tensors; a tensor's maximum of axes. */
 const LEAST_PAIR = 13, LEAST_TENSOR = 24, MOST_DIMENSIONS = 4;
 
 /**
@@ -144,7 +144,8 @@ class Parser {
   }
 
   /**
-   * The places of the tensors. As in ggml, each must begin where the previous one ends, rounded up to the alignment.
+   * The tensors with their positions in the file. As in ggml, each tensor must begin where the previous tensor ends,
+   * rounded up to the alignment.
    */
   #places(entries: ReadonlyMap<string, Entry>, step: number) {
     const start = align(this.#at, step), tensors = new Map<string, GgufTensor>();
@@ -215,8 +216,8 @@ class Parser {
   }
 
   /**
-   * Reads a count of items that take at least `least` bytes each, so that a wrong count is found before memory is
-   * allocated.
+   * Reads the number of items that follow, and checks that the file has room for that many items of at least `least`
+   * bytes. So a wrong number is found before memory is allocated.
    */
   #count(what: string, least: number): number {
     const count = this.#u64(), room = this.size - this.#at;
@@ -227,12 +228,12 @@ class Parser {
   #u32(): number {
     return this.#view.getUint32(this.#take(4), true);
   }
-  /** Values from 2^53 on are not exact, but they are too large for any file and rejected. */
+  /** Reads a u64. A value from 2^53 on is not exact, but such a value is too large for any file and rejected later. */
   #u64(): number {
     return Number(this.#view.getBigUint64(this.#take(8), true));
   }
 
-  /** Skips `length` bytes. @returns the position of the first of them */
+  /** Skips `length` bytes. @returns the position of the first skipped byte */
   #take(length: number): number {
     const at = this.#at, end = at + length;
     if (end > this.size) throw this.#truncated(`its header ends at ${end} or later`);

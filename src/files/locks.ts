@@ -1,6 +1,6 @@
 /**
- * Lock files, which allow only one writer at a time. A lock file contains the id of the process that holds it and the
- * time.
+ * Lock files, which allow only one writer at a time. A lock file contains the id of the process that holds the lock, and
+ * since when.
  *
  * If possible, the file is locked with the operating system's lock (flock, LockFileEx), which is released when the
  * process ends in any way. If the runtime has no such call (Node) or the file system does not support it, the holder
@@ -14,8 +14,8 @@ import { system, type SystemFile } from "./system.ts";
 
 const BEAT = 10_000, DEAD = 30_000;
 /**
- * Milliseconds to wait before reading the file again: if two processes take over an abandoned lock at once, the later
- * entry wins.
+ * After a process has written its entry into a lock file, it waits for this many milliseconds and reads the file again.
+ * If two processes take over an abandoned lock at once, the process that wrote later has the lock.
  */
 const SETTLE = 100;
 
@@ -35,18 +35,19 @@ export class Lock implements Disposable {
   readonly #file: SystemFile;
   readonly #beat: ReturnType<typeof setInterval>;
 
-  /** @param path path of the lock file; set it when the file's folder is renamed */
+  /** @param path path of the lock file; set this field when the file's folder is renamed */
   private constructor(public path: string, file: SystemFile) {
     this.#file = file;
     this.#beat = setInterval(() => system.utime(this.path, new Date(), new Date()).catch(() => {}), BEAT);
-    this.#beat.unref?.(); // lets a script end that forgets to release the lock; in a browser it is a number
+    // A script that forgets to release the lock can still end. In a browser, the timer is a number without `unref`.
+    this.#beat.unref?.();
   }
 
   /**
    * Locks `target` for writing.
    *
-   * @param target path of a folder, whose lock file is `.lock` in it; with `beside`, any path, whose lock file is
-   * `TARGET.lock`
+   * @param target path of a folder, in which the lock file is called `.lock`; with `beside`, any path, and the lock file
+   * is `TARGET.lock`
    * @param options.system whether to use the operating system's lock if possible. Default: true
    * @throws {CheckpointError} when another process holds the lock; the message names the process
    */
@@ -59,7 +60,7 @@ export class Lock implements Disposable {
         const holder: Holder | undefined = await readJson(path).catch(() => undefined), { mtime } = file.statSync();
         const alive = holder && Date.now() - Number(mtime) < DEAD && !(locked && holder.system);
         if (locked === false || alive) throw inUse(target, holder);
-        if (locked && !await isAt(path, file)) { // its holder removed the file after it was opened here
+        if (locked && !await isAt(path, file)) { // the lock's last holder removed the file after it was opened here
           file.close();
           continue;
         }
@@ -88,9 +89,9 @@ export class Lock implements Disposable {
   [Symbol.dispose](): void {
     clearInterval(this.#beat);
     try {
-      system.removeSync(this.path); // before the lock is released: afterwards the file may belong to another process
+      system.removeSync(this.path); // before the lock is released, because then the file may belong to another process
     } catch {
-      // The folder may have been removed. A lock file that stays does no harm.
+      // The folder may have been removed already. Otherwise the lock file remains, which does no harm.
     }
     this.#file.close();
   }
@@ -100,15 +101,15 @@ export class Lock implements Disposable {
  * Creates a folder atomically: it is written under another name, synced to the disk, and renamed to `path`.
  *
  * @param path path that does not exist, or is an empty folder
- * @param write writes the contents into the folder whose path it is given
- * @throws {CheckpointError} when `path` exists, or another process creates it. Errors of `write` are passed on. Nothing
- * is left then
+ * @param write writes the contents into a folder; it is called with the path of this folder
+ * @throws {CheckpointError} when `path` exists, or another process creates it
+ * @throws the error of `write` if it fails; the incomplete folder is removed
  */
 export async function createFolder(path: string, write: (partial: string) => Promise<void>): Promise<void> {
   const target = path.replace(/(?<=.)[/\\]+$/, ""), partial = `${target}.${unique()}.part`;
   using _ = await Lock.take(target, { beside: true });
   if (await exists(target)) {
-    const contents = await Array.fromAsync(system.readDir(target)).catch(() => [undefined]); // a file
+    const contents = await Array.fromAsync(system.readDir(target)).catch(() => [undefined]); // the target is a file
     if (contents.length > 0) {
       throw new CheckpointError(`${target} already exists and is not changed; name a new folder`);
     }

@@ -7,7 +7,7 @@ import type { WebAccess, WebFile, WebFolder } from "./web_system.ts";
 const refuse = (name: string) => new DOMException(name, name);
 const promised = <T>(body: () => T): Promise<T> => new Promise((resolve) => resolve(body()));
 
-/** A file in memory. Writes take effect when it is flushed or closed. */
+/** A file in memory. Written bytes become visible when the file is flushed or closed. */
 class MemoryFile implements WebFile {
   readonly kind = "file";
 
@@ -53,7 +53,7 @@ export class MemoryFolder implements WebFolder {
   /** Removes this folder from its parent. */
   #leave: () => void = () => {};
 
-  /** Adds a file without copying it: a blob from a disk is read only when the file is read. */
+  /** Adds a file without copying its contents: a blob from a disk is read only when the file is read. */
   put(name: string, blob: Blob): void {
     const file: MemoryFile = new MemoryFile(blob, (folder, to) =>
       promised(() => {

@@ -1,24 +1,24 @@
 /**
- * Reads pickles as data. It supports what Python's pickle module writes with protocols 2 to 5 for tensors, settings and
- * vocabularies (https://github.com/python/cpython/blob/main/Lib/pickletools.py describes the opcodes).
+ * Reads pickles as data. It supports the opcodes that Python's pickle module writes with protocols 2 to 5 for tensors,
+ * settings and vocabularies (https://github.com/python/cpython/blob/main/Lib/pickletools.py describes the opcodes).
  *
- * A pickle is a program for a stack machine, and in Python it can import and call anything. Here it can use only names
- * that the caller allows, and each of them stands for a function of ours. So no code from the pickle is ever executed,
- * and a name that is not allowed is an error. Everything is limited: lengths by the size of the file, nesting and the
- * number of values by counting, because a few bytes can describe nested lists that fill any memory.
+ * A pickle is a program for a stack machine, and in Python it can import and call anything. Here it can use only the
+ * names that the caller allows, and each name stands for a function that the caller provides. So no code from the pickle
+ * is ever executed, and a name that is not allowed is an error. Lengths are limited by the size of the file. Nesting and
+ * the number of values have limits of their own, because a few bytes can describe nested lists that fill any memory.
  *
  * In JavaScript, None is null; an int is a number, or a bigint if a number would not be exact; a float is a number; a
  * str is a string; bytes are a Uint8Array; a list is an array and a tuple a frozen array; a dict or OrderedDict is a
- * Map; a set is a Set. Not supported: protocols 0 and 1, and instances of classes. Attributes set on a dict are ignored
- * (PyTorch sets some on a state dict; loading does not need them).
+ * Map; a set is a Set. Not supported: protocols 0 and 1, and instances of classes. Attributes of a dict are ignored.
+ * (PyTorch adds attributes to a state dict, but loading does not need them.)
  */
 import { CheckpointError } from "../errors.ts";
 import { Machine, Refusal } from "./pickle_machine.ts";
 import { PickleGlobal, type PickleOptions, type PickleValue } from "./pickle_values.ts";
 
 /**
- * Largest depth of nesting, and largest number of values: far more than a checkpoint has, and small enough to be read
- * quickly.
+ * The maximum depth of nesting, and the maximum number of values. A checkpoint has far fewer values, and a pickle at
+ * these limits is still read quickly.
  */
 const MAX_DEPTH = 64, MAX_VALUES = 1_000_000;
 
@@ -66,7 +66,7 @@ export function readPickle(bytes: Uint8Array, { where, globals = [], persistentL
   }
 }
 
-/** Counts values, following every reference, so that a value that is referenced twice counts twice. */
+/** Counts values by following every reference: a value that is referenced twice is counted twice. */
 class Bounds {
   #count = 0;
   check(value: PickleValue, depth: number): void {

@@ -3,12 +3,12 @@ import { CheckpointError } from "../errors.ts";
 import { PickleGlobal, type PickleOptions, type PickleValue } from "./pickle_values.ts";
 import { shown } from "./shown.ts";
 
-/** Most opcodes in a pickle. An opcode of one or two bytes can make a value of a hundred times that size in memory. */
+/** The maximum number of opcodes: an opcode of one or two bytes can create a value that takes a hundred times as much. */
 const MAX_STEPS = 2_000_000;
-/** Most bytes in an int. */
+/** The maximum number of bytes in an int. */
 const MAX_INT = 128;
 
-/** Thrown for a pickle that is not damaged, but uses a name that is not allowed. */
+/** Thrown when a pickle is not damaged, but uses a name that is not allowed. */
 export class Refusal extends Error {}
 
 const damage = (why: string): CheckpointError => new CheckpointError(why);
@@ -20,7 +20,7 @@ export class Machine {
   readonly #globals: ReadonlyMap<string, PickleGlobal>;
   readonly #persistentLoad: PickleOptions["persistentLoad"];
   readonly #memo = new Map<number, PickleValue>();
-  /** The stacks below each open mark. */
+  /** For each open mark, the part of the stack that is below it. */
   readonly #below: PickleValue[][] = [];
   #stack: PickleValue[] = [];
   #at = 0;
@@ -57,7 +57,7 @@ export class Machine {
     step(this);
   }
 
-  /** The implementation of each opcode. Comments give the names of pickletools. */
+  /** The implementation of each opcode. The comments are the opcodes' names in pickletools. */
   static readonly #steps = new Map<number, (machine: Machine) => void>([
     // Marks and the stack
     [0x28, (m) => m.#mark()], // MARK
@@ -158,7 +158,7 @@ export class Machine {
     this.#push(this.#persistentLoad(this.#pop()));
   }
 
-  /** Removes the last mark and returns the values above it. */
+  /** Removes the last mark and the values above it, and returns these values. */
   #items(): PickleValue[] {
     const items = this.#stack, below = this.#below.pop();
     if (!below) throw damage("its program looks for a mark that is not there");
@@ -248,7 +248,7 @@ export class Machine {
     const at = this.#skip(length);
     return this.#bytes.subarray(at, at + length);
   }
-  /** Skips `length` bytes. @returns the position of the first of them */
+  /** Skips `length` bytes. @returns the position of the first skipped byte */
   #skip(length: number): number {
     const at = this.#at;
     if (length > this.#bytes.length - at) throw damage("it is truncated");

@@ -13,14 +13,14 @@ export type PickleValue =
   | Set<PickleValue>
   | PickleObject;
 
-/** Base class of the objects that the reader's caller makes for a name, a call or a persistent id. */
+/** Base class of the objects that the caller of `readPickle` creates for a name, a call or a persistent id. */
 export abstract class PickleObject {
   /** @internal */ declare protected readonly kind: "pickle object"; // makes the type nominal
 }
 
 /** A name that a pickle may use. */
 export class PickleGlobal extends PickleObject {
-  /** @param call implementation of a call; without it, the pickle may use the name but not call it */
+  /** @param call called when the pickle calls the name; without it, the pickle may use the name but not call it */
   constructor(readonly name: string, readonly call?: (args: readonly PickleValue[]) => PickleValue) {
     super();
   }
@@ -28,7 +28,7 @@ export class PickleGlobal extends PickleObject {
 
 /** Options for reading a pickle. */
 export interface PickleOptions {
-  /** The file, and the record in it, for messages. */
+  /** The name of the file, and of the record in it, for messages. */
   readonly where: string;
   /** Names that the pickle may use besides OrderedDict, set and frozenset. */
   readonly globals?: Iterable<PickleGlobal>;

@@ -3,7 +3,7 @@
  * JavaScript. A whole number is written as an int, unless it is a {@linkcode PickleFloat}.
  */
 
-/** A number that is a float in Python even if it is whole. */
+/** A number that is written as a float, even if it is a whole number. */
 export class PickleFloat {
   /** Wraps a number. */ constructor(readonly value: number) {}
 }
@@ -35,7 +35,7 @@ export type PickleInput =
   | PickleCall
   | PicklePersistent;
 
-/** Writes a value as a pickle. @throws {TypeError} when the value, or one within it, cannot be written */
+/** Writes a value as a pickle. @throws {TypeError} when the value, or a value inside it, cannot be written */
 export function writePickle(value: PickleInput): Uint8Array<ArrayBuffer> {
   const writer = new Writer();
   writer.op(0x80, 2);

@@ -1,7 +1,7 @@
 import { CheckpointError } from "../errors.ts";
 import { codeOf } from "./system.ts";
 
-/** Why a request failed: the last part of fetch's "error sending request for url (…): client error (Connect): …". */
+/** Why a request failed: the last part of fetch's message "error sending request for url (…): client error (…): …". */
 export function innermost(error: unknown): string {
   return error instanceof Error && error.cause instanceof Error
     ? error.cause.message.split(": ").at(-1)!

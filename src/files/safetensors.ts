@@ -5,8 +5,8 @@
  *
  * The header maps each name to `{dtype, shape, data_offsets}`, with offsets from the header's end, and `__metadata__`
  * to strings. Tensors are written and read one at a time, so that a model is never in memory twice. The checks are the
- * same as in the Rust library, so every file that is accepted here is accepted there: no gap, no overlap, nothing after
- * the last tensor.
+ * checks of the Rust library, so the Rust library accepts every file that is accepted here: no gap, no overlap, nothing
+ * after the last tensor.
  *
  * All types of the format can be listed, but only types that the engine uses can be read. F16 and BF16 are converted to
  * f32 when read, and from f32 when written. Not supported: big-endian machines.
@@ -46,8 +46,8 @@ export interface WeightsFile extends Disposable {
    */
   readTensor(name: string): Promise<TensorArray>;
   /**
-   * Fills `out` with elements of a floating-point tensor from `begin` on, as f32. It allows to copy a large tensor in
-   * parts.
+   * Fills `out` with elements of a floating-point tensor from index `begin` on, as f32. So a large tensor can be copied
+   * in parts.
    *
    * @throws {CheckpointError} as {@linkcode readTensor}, and when the range is not within the tensor or its type is an
    * integer
@@ -83,7 +83,7 @@ export async function writeSafetensors(
 
 async function* parts(header: string, entries: readonly NamedSource[]): AsyncGenerator<Uint8Array> {
   const text = new TextEncoder().encode(header);
-  // Padded with spaces to align the first tensor.
+  // The header is padded with spaces, so that the first tensor is aligned.
   const head = new Uint8Array(8 + Math.ceil(text.length / 8) * 8).fill(0x20);
   new DataView(head.buffer).setBigUint64(0, BigInt(head.length - 8), true);
   head.set(text, 8);

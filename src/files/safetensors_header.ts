@@ -17,15 +17,15 @@ export type TensorType =
 export const HALVES = { F16: { widen: f16ToF32, narrow: f32ToF16 }, BF16: { widen: bf16ToF32, narrow: f32ToBf16 } };
 export const isHalf = (dtype: TensorType): dtype is keyof typeof HALVES => Object.hasOwn(HALVES, dtype);
 
-/** Largest header in bytes, as in the Rust library. A longer header is an attack, or its length is damaged. */
+/** The maximum header in bytes, as in the Rust library. If it is longer, it is an attack or its length is damaged. */
 export const MAX_HEADER = 100_000_000;
 
 /** A tensor in a file. Positions are counted from the end of the header. */
 export interface TensorInfo {
   /** Type of the elements. */ readonly dtype: TensorType;
   /** Sizes of the axes. */ readonly shape: readonly number[];
-  /** Position of its first byte. */ readonly begin: number;
-  /** Position after its last byte. */ readonly end: number;
+  /** Position of the tensor's first byte. */ readonly begin: number;
+  /** Position after the tensor's last byte. */ readonly end: number;
 }
 
 export const byteLength = (dtype: TensorType, shape: readonly number[]): number => sizeOf(shape) * BITS[dtype] / 8;

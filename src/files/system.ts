@@ -1,7 +1,7 @@
 /**
- * File-system calls with Deno's names and behaviour. In Deno they are Deno's own, in Node they use `node:fs`, and in a
- * browser a program can provide them with `useSystem`. `node:fs` is loaded at first use and not imported, because an
- * `import` would cost start-up time in Deno and break bundlers.
+ * File-system calls with Deno's names and behaviour. In Deno they are Deno's functions, in Node they use `node:fs`, and
+ * in a browser a program can provide them with `useSystem`. `node:fs` is loaded when it is first used and not imported,
+ * because an `import` would cost start-up time in Deno and break bundlers.
  */
 import type * as fs from "node:fs";
 
@@ -15,7 +15,7 @@ export interface SystemFileInfo {
   readonly ino: number | null;
 }
 
-/** The part of `Deno.FsFile` that is used. Reads and writes move the file's only position. */
+/** The part of `Deno.FsFile` that is used. A file has one position, which both reading and writing move. */
 export interface SystemFile extends Disposable {
   /** Reads up to `bytes.length` bytes. Returns how many were read, or null at the end of the file. */
   read(bytes: Uint8Array): Promise<number | null>;
@@ -81,7 +81,7 @@ type NodeFs = typeof fs;
 type NodeStats = Omit<SystemFileInfo, "isFile" | "isDirectory"> & { isFile(): boolean; isDirectory(): boolean };
 type Done<T> = (error: Error | null, value?: T) => void;
 
-/** Most bytes of one call, because Node's lengths are 32-bit integers. */
+/** The maximum number of bytes of one call, because lengths in Node are 32-bit integers. */
 const MOST = 2 ** 30;
 
 const node = (): NodeFs => builtin("node:fs");
@@ -154,7 +154,7 @@ const nodeSystem: System = {
   env: { get: (name) => globalThis.process?.env?.[name] },
   open: async (path, mode) => await NodeFile.open(path, mode),
   openSync: (path, mode) => NodeFile.open(path, mode),
-  // A copy: Buffer.slice() shares memory.
+  // The buffer is copied to a Uint8Array, because `slice` of a Buffer shares memory.
   readFile: async (path) => new Uint8Array(await node().promises.readFile(path)),
   writeTextFile: async (path, text, { append } = {}) =>
     await node().promises.writeFile(path, text, { flag: append ? "a" : "w" }),
@@ -180,7 +180,7 @@ const nodeSystem: System = {
 /** The file system in use. In a browser every call throws until {@linkcode useSystem} has set one. */
 export let system: System = globalThis.Deno ?? nodeSystem;
 
-/** Sets another file system for all calls, such as a browser's (web_system.ts). */
+/** Sets the file system for all calls, such as a browser's (web_system.ts). */
 export function useSystem(other: System): void {
   system = other;
 }

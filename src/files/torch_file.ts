@@ -1,12 +1,12 @@
 /**
- * Reads files of torch.save: a zip archive (zip.ts) that has the structure as a pickle (pickle.ts) and each storage as
- * a record of its own (https://docs.pytorch.org/docs/stable/notes/serialization.html).
+ * Reads files of torch.save. Such a file is a zip archive (zip.ts): one record is a pickle (pickle.ts) of the structure,
+ * and each storage is a record (https://docs.pytorch.org/docs/stable/notes/serialization.html).
  *
  *     archive/data.pkl · archive/byteorder · archive/data/0 · archive/data/1 · … · archive/version
  *
  * The structure is read when the file is opened; tensors are read on request, in ranges. A tensor is a view of a
  * storage. If it is contiguous, its elements are read directly. Otherwise (transposed, expanded) they are gathered.
- * Tensors that share a storage, such as tied weights, also share it in the structure.
+ * Tensors that share a storage, such as tied weights, refer to the same storage in the structure.
  *
  * Not supported: the format before PyTorch 1.6, which does not use a zip archive; sparse and quantised tensors;
  * big-endian machines.
@@ -20,9 +20,9 @@ import { shown } from "./shown.ts";
 import { readStructure, STORAGES, TorchTensor, type TorchType } from "./torch_structure.ts";
 import { ZipFile } from "./zip.ts";
 
-/** Most elements of an expanded view, which can have more elements than its storage. */
+/** The maximum number of elements of an expanded view, which can have more elements than its storage. */
 const MAX_EXPANDED = 2 ** 24;
-/** First bytes of a file in the format before PyTorch 1.6. */
+/** The first bytes of a file in the format that PyTorch used before version 1.6. */
 const LEGACY = [0x80, 2, 0x8a, 10, 0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
 
 /**
@@ -36,7 +36,7 @@ const LEGACY = [0x80, 2, 0x8a, 10, 0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa
  */
 export class TorchFile implements WeightsFile {
   readonly #zip: ZipFile;
-  /** The last tensor that was gathered, because it may be read in parts. */
+  /** The last tensor that was gathered. It is stored because the caller may read a tensor in parts. */
   #gathered: { readonly tensor: TorchTensor; readonly array: TensorArray } | undefined;
 
   private constructor(
@@ -114,7 +114,7 @@ export class TorchFile implements WeightsFile {
   /** Fills `bytes` from the storage, starting at the tensor's element `begin`. */
   async #read(tensor: TorchTensor, begin: number, bytes: Uint8Array<ArrayBuffer>): Promise<void> {
     const { storage: { record, dtype, size }, offset, span } = tensor, width = STORAGES[dtype][1];
-    // The checksum covers the whole storage, of which this tensor is only a part.
+    // The checksum covers the whole storage, and this tensor is only a part of it.
     if (span < size) await this.#zip.verify(record);
     await this.#zip.readInto(record, width * (offset + begin), bytes);
   }

@@ -6,7 +6,7 @@ import { PickleGlobal, PickleObject, type PickleValue } from "./pickle_values.ts
 import { shown } from "./shown.ts";
 import type { ZipFile } from "./zip.ts";
 
-/** Largest structure in bytes. The structure of the largest GPT-2 with its optimizer has 0.2 MB. */
+/** The maximum structure in bytes. The structure of the largest GPT-2 with its optimizer has 0.2 MB. */
 const MAX_STRUCTURE = 2 ** 26;
 const MAX_AXES = 16;
 
@@ -71,7 +71,7 @@ export class TorchTensor extends PickleObject {
 
 /**
  * Reads the structure of a file.
- * @throws {CheckpointError} when it is missing, damaged, or uses a name that tensors do not need
+ * @throws {CheckpointError} when the structure is missing, damaged, or uses a Python name that tensors do not need
  */
 export async function readStructure(zip: ZipFile): Promise<PickleValue> {
   const found = [...zip.entries.keys()].filter((name) => /^[^/]+\/data\.pkl$/.test(name));

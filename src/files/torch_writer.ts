@@ -6,7 +6,7 @@ import { bytesOf, type TensorSource } from "./safetensors_header.ts";
 import { STORAGES, type TorchType } from "./torch_structure.ts";
 import { zipParts, type ZipRecord } from "./zip_writer.ts";
 
-/** A value that can be saved: the values of pickle_writer.ts, and tensors anywhere in them. */
+/** A value that can be saved: any value of pickle_writer.ts, which may contain tensors at any depth. */
 export type TorchInput =
   | PickleInput
   | TensorSource
@@ -16,7 +16,7 @@ export type TorchInput =
 
 /**
  * Writes a file like `torch.save(value, path)`. Elements are read one tensor at a time, in order. A tensor that occurs
- * twice in `value` is written once and shared, as tied weights are. The file is written under another name and then
+ * twice in `value`, such as tied weights, is written once and shared. The file is written under another name and then
  * renamed, so after a failure the previous file is still there.
  *
  * @param options.open function that creates the file
@@ -47,7 +47,7 @@ export async function writeTorchFile(
 
 const UTILS = "torch._utils";
 
-/** The value with each tensor replaced by the Python call that makes it. */
+/** The value, with each tensor replaced by the Python call that creates it. */
 function prepare(value: TorchInput, storages: Map<TensorSource, string>): PickleInput {
   if (typeof value !== "object" || value === null) return value;
   if (isTensor(value)) {

@@ -65,7 +65,7 @@ const infoOf = (size?: number): SystemFileInfo => ({
   ino: null,
 });
 
-/** An open file: a snapshot of its contents if it is only read, or else the file itself, opened exclusively. */
+/** An open file. For reading only, it is a snapshot of the contents; for writing, the file itself, opened exclusively. */
 class OpenWebFile implements SystemFile {
   #at = 0;
 
@@ -123,8 +123,8 @@ class OpenWebFile implements SystemFile {
 }
 
 /**
- * Makes a file system of a browser's folders.
- * @param roots folders by the first part of a path: `saved/run/run.json` is in `saved`
+ * Creates a file system from a browser's folders.
+ * @param roots folders, under the names with which paths begin: `saved/run/run.json` is in the folder `saved`
  */
 export function webSystem(roots: Readonly<Record<string, WebFolder>>): System {
   const partsOf = (path: string) => path.split("/").filter((part) => part !== "" && part !== ".");

@@ -1,6 +1,6 @@
 /**
- * Opens the weights in a folder of transformers: model.safetensors or pytorch_model.bin, or their shards with an index
- * (FILE.index.json), whose weight_map names the shard of each tensor.
+ * Opens the weights in a folder that transformers saved: model.safetensors or pytorch_model.bin, or several files
+ * (shards) with an index. The weight_map of the index (FILE.index.json) names the shard of each tensor.
  */
 import { CheckpointError } from "../errors.ts";
 import { exists, isObject, readJson } from "./files.ts";
@@ -16,7 +16,7 @@ const FORMATS: readonly { readonly name: string; readonly shard: RegExp; readonl
 ];
 
 /**
- * Opens the weights of a folder. Shards appear as one file.
+ * Opens the weights of a folder. Shards have the interface of a single file.
  *
  * @throws {CheckpointError} when the folder has no weights, or a file or the index is damaged
  */
@@ -29,7 +29,7 @@ export async function openWeightsFolder(folder: string): Promise<WeightsFile> {
   throw new CheckpointError(`${folder} has no weights: there is no ${FORMATS.map(({ name }) => name).join(" or ")}`);
 }
 
-/** Several files of weights with an index, which appear as one file. */
+/** Several files of weights with an index, with the interface of a single file. */
 class ShardedWeights implements WeightsFile {
   readonly tensors: WeightsFile["tensors"];
   readonly #shardOf: ReadonlyMap<string, WeightsFile>;
@@ -40,7 +40,7 @@ class ShardedWeights implements WeightsFile {
     this.#shardOf = new Map(all.map(({ name, shard }) => [name, shard]));
   }
 
-  /** @param plain valid names of shards: a file in the index's folder, never a path to another folder */
+  /** @param plain matches valid names of shards: names of files in the index's folder, no paths to other folders */
   static async open(path: string, plain: RegExp, open: Open): Promise<ShardedWeights> {
     const refuse = (why: string) => new CheckpointError(`${path} is damaged: ${why}`);
     const { weight_map: map } = await readJson(path), folder = path.slice(0, path.lastIndexOf("/"));

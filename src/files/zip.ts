@@ -2,12 +2,11 @@
  * Reads zip archives, the container of torch.save (https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT), in
  * ranges.
  *
- *     records, each with a header before it · directory (name, position, sizes, CRC-32) · end record
+ *     records, each after its header · directory (name, position, sizes, CRC-32 of each record) · end record
  *
- * The directory is read and checked when an archive is opened, a record when it is read. Contradictions are errors:
- * records that overlap each other or the directory, two records of one name, names that lead out of a folder, and
- * contents that inflate to more bytes than the directory says. The CRC-32 of a record is checked before its last byte
- * is returned.
+ * The directory is read and checked when an archive is opened, a record when it is read. These are errors: records that
+ * overlap each other or the directory, two records of one name, names that lead out of a folder, and contents that
+ * inflate to more bytes than the directory says. The CRC-32 of a record is checked before its last byte is returned.
  *
  * Not supported: encryption, archives in several parts, and compressions other than deflate.
  */
@@ -16,16 +15,16 @@ import { crc32 } from "./crc32.ts";
 import { InputFile, owned, Turns } from "./files.ts";
 import { decode, DEFLATED, ENCRYPTED, type Entry, readDirectory, type ZipEntry } from "./zip_directory.ts";
 
-/** Largest inflated record in bytes, because it is held in memory as a whole. */
+/** The maximum size of an inflated record in bytes. The whole record is in memory. */
 const MAX_INFLATED = 2 ** 30;
 const LOCAL = 0x04034b50;
 
 /** An open zip archive. */
 export class ZipFile implements Disposable {
   readonly #file: InputFile;
-  /** Runs reads one after the other, because each updates the CRC-32 of its record. */
+  /** Runs reads one after the other, because each read updates the CRC-32 of its record. */
   readonly #turns = new Turns();
-  /** The record that was inflated last, because it may be read in parts. */
+  /** The record that was inflated last. It is stored because the caller may read a record in parts. */
   #inflated: { readonly entry: Entry; readonly bytes: Uint8Array<ArrayBuffer> } | undefined;
 
   private constructor(
@@ -36,7 +35,7 @@ export class ZipFile implements Disposable {
     this.#file = file;
   }
 
-  /** @throws {CheckpointError} when the file is missing, truncated, not a zip archive, or contradicts itself */
+  /** @throws {CheckpointError} when the file is missing, truncated or not a zip archive, or its directory is not valid */
   static async open(path: string): Promise<ZipFile> {
     const opened = async (file: InputFile) => new ZipFile(path, await readDirectory(file), file);
     return await owned(await InputFile.open(path), opened);
@@ -45,7 +44,7 @@ export class ZipFile implements Disposable {
   /**
    * Reads a whole record.
    *
-   * @param options.limit largest size that is accepted, in bytes
+   * @param options.limit the maximum size that is accepted, in bytes
    * @throws {CheckpointError} when there is no record of this name, or it is too large or damaged
    */
   async read(name: string, { limit = MAX_INFLATED }: { limit?: number } = {}): Promise<Uint8Array<ArrayBuffer>> {
@@ -82,7 +81,7 @@ export class ZipFile implements Disposable {
 
   async #verify(name: string): Promise<void> {
     const entry = this.#entry(name);
-    if (entry.method === DEFLATED) return; // checked whenever it is inflated
+    if (entry.method === DEFLATED) return; // the CRC-32 is checked whenever the record is inflated
     const block = new Uint8Array(Math.min(entry.size - entry.checked, 2 ** 20));
     while (entry.checked < entry.size) {
       const bytes = block.subarray(0, Math.min(block.length, entry.size - entry.checked));
@@ -91,7 +90,7 @@ export class ZipFile implements Disposable {
     }
   }
 
-  /** Adds the next bytes of a record to its CRC-32, and checks it at the end of the record. */
+  /** Adds the next bytes of a record to its CRC-32, and compares the CRC-32 at the end of the record. */
   #check(entry: Entry, bytes: Uint8Array): void {
     let sum = entry.sum;
     const step = 2 ** 30; // some versions of zlib do not take more bytes at once
@@ -135,14 +134,14 @@ export class ZipFile implements Disposable {
     }
   }
 
-  /** Position of a record's contents, from its own header, which must agree with the directory. */
+  /** Position of a record's contents. It is computed from the record's header, which must agree with the directory. */
   async #contents({ name, header, limit, packed, size, crc, method }: Entry): Promise<number> {
     const head = new Uint8Array(30), view = new DataView(head.buffer);
     await this.#file.fill(header, head);
     const nameLength = view.getUint16(26, true), begin = header + 30 + nameLength + view.getUint16(28, true);
     const text = new Uint8Array(nameLength);
     await this.#file.fill(header + 30, text);
-    const flags = view.getUint16(6, true), later = (flags & 8) !== 0; // sizes and CRC are stored after the contents
+    const flags = view.getUint16(6, true), later = (flags & 8) !== 0; // whether sizes and CRC are stored after the contents
     const agrees = (at: number, value: number) => later || [value, 0xffffffff].includes(view.getUint32(at, true));
     if (
       view.getUint32(0, true) !== LOCAL || view.getUint16(8, true) !== method || (flags & ENCRYPTED) !== 0 ||

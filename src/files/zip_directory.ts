@@ -3,7 +3,7 @@ import { CheckpointError } from "../errors.ts";
 import type { InputFile } from "./files.ts";
 import { shown } from "./shown.ts";
 
-/** Deflate inflates a byte to at most 1032. */
+/** Deflate compresses at most 1032 bytes to one byte. */
 const MAX_RATIO = 1032;
 const MAX_DIRECTORY = 2 ** 26; // bytes
 const MAX_NAME = 300;
@@ -17,21 +17,21 @@ export const ENCRYPTED = 0x2041;
 /** A record in the directory. */
 export interface ZipEntry {
   readonly name: string;
-  /** Size of its contents, in bytes. */
+  /** Size of the record's contents, in bytes. */
   readonly size: number;
 }
-/** A record, with what is needed to read it. */
+/** A record, with the values that are needed to read it. */
 export interface Entry extends ZipEntry {
   /** Number of the compression method. */
   readonly method: number;
   /** Compressed size in bytes, without the header. */
   readonly packed: number;
   readonly crc: number;
-  /** Position of its header. */
+  /** Position of the record's header. */
   readonly header: number;
   /** Position of the next record, or of the directory. */
   limit: number;
-  /** Position of its contents, once it is known. */
+  /** Position of the record's contents; undefined until the record's header is read. */
   begin?: number;
   /** Number of bytes that were read and added to the CRC-32. */
   checked: number;
@@ -111,7 +111,10 @@ async function findDirectory(file: InputFile, refuse: (why: string) => Checkpoin
   return { begin, end, count };
 }
 
-/** Size, compressed size and position of the header. A value that does not fit into 32 bits is in an extra field. */
+/**
+ * The numbers in a record's directory entry: size, compressed size and position of the record's header. A number that
+ * does not fit into 32 bits is in an extra field.
+ */
 function places(view: DataView, at: number, nameEnd: number, extraEnd: number): number[] {
   const narrow = [24, 20, 42].map((offset) => view.getUint32(at + offset, true));
   let field = nameEnd;
@@ -135,7 +138,7 @@ function u64(view: DataView, at: number): number {
 export const decode = (bytes: Uint8Array): string => new TextDecoder("utf-8", { ignoreBOM: true }).decode(bytes);
 
 /**
- * Whether a name is valid. Names are never used as paths, but names that lead out of a folder are rejected
+ * Whether a record's name is valid. Names are never used as paths, but names that lead out of a folder are rejected
  * nevertheless.
  */
 const isPlain = (name: string): boolean =>

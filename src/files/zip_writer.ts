@@ -4,11 +4,11 @@
  */
 import { crc32 } from "./crc32.ts";
 
-/** Alignment of contents in bytes, as in PyTorch; enough for the elements of any tensor. */
+/** Alignment of the contents of records in bytes, as in PyTorch. It is sufficient for elements of any type. */
 const ALIGNMENT = 64;
-const VERSION = 45; // version of the format with 64-bit sizes
+const VERSION = 45; // the version of the zip format that introduced 64-bit sizes
 const UTF8 = 0x800, MIDNIGHT = 0, FIRST_DAY = 0x21; // always 1 January 1980, so that equal contents give equal files
-const NARROW = 0xffffffff; // means "see the 64-bit field"
+const NARROW = 0xffffffff; // in a 32-bit field: the value is in the 64-bit field
 
 /** A record to write. */
 export interface ZipRecord {
@@ -19,7 +19,7 @@ export interface ZipRecord {
 
 /**
  * The parts of an archive in order, for {@linkcode writeFile}. Sizes and positions are always written in 64-bit fields,
- * which large archives need. So there is only one format, and tests with small archives cover it.
+ * although only large archives need them. So tests with small archives cover large archives, too.
  */
 export async function* zipParts(records: Iterable<ZipRecord>): AsyncGenerator<Uint8Array> {
   const directory: Uint8Array[] = [];

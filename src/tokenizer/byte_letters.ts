@@ -1,7 +1,7 @@
 /**
- * GPT-2's letters for bytes (`bytes_to_unicode` in its encoder.py), in which its vocabulary is written. A printable
- * byte is written as its own character; every other byte is one of the characters 256, 257, … Byte sequences are
- * strings here, in which each byte is the character with that number.
+ * GPT-2's letters for bytes (`bytes_to_unicode` in its encoder.py). GPT-2's vocabulary is written in these letters. A
+ * printable byte is written as its own character; every other byte is one of the characters 256, 257, … In this file,
+ * byte sequences are strings: each byte is the character with that code.
  */
 
 let others = 256;

@@ -12,19 +12,18 @@ import {
 } from "./tokenizer.ts";
 
 /**
- * The tables of a byte-pair tokenizer. Byte sequences are strings, in which each byte is the character with that
- * number.
+ * The tables of a byte-pair tokenizer. Byte sequences are strings: each byte is the character with that code.
  */
 export interface BytePairTables {
   /** The bytes of each id. An unused id is undefined and decoded as U+FFFD. */
   readonly tokens: readonly (string | undefined)[];
   /**
-   * The rank of each merge. A key is the two sides with {@linkcode BETWEEN} in between. If there are no merges, the
-   * vocabulary defines them, as in tiktoken: two neighbours can be merged if their bytes are a token, and the token's
-   * id is the rank.
+   * The rank of each merge. A key consists of the left side, {@linkcode BETWEEN}, and the right side. If this field is
+   * missing, the vocabulary defines the merges, as in tiktoken: two neighbours can be merged if their bytes together are
+   * a token, and the token's id is the rank.
    */
   readonly merges?: ReadonlyMap<string, number>;
-  /** Cuts a text into pieces, which are encoded independently. It must be global and match every character. */
+  /** Cuts a text into pieces, which are encoded independently. It must be global, and its matches cover every text. */
   readonly pattern: RegExp;
   /** Special tokens, which are recognised only if `encode` allows them. */
   readonly special: ReadonlyMap<string, number>;
@@ -34,7 +33,7 @@ export interface BytePairTables {
   readonly json: Record<string, unknown>;
 }
 
-/** Separates the two sides of a merge in a key. It is not a byte. */
+/** Separates the two sides of a merge in a key of `merges`. No byte is written as this character. */
 export const BETWEEN = "\u0100";
 
 /** U+FFFD in UTF-8. */
@@ -42,18 +41,19 @@ const REPLACEMENT = "\xef\xbf\xbd";
 
 const NONE: ReadonlyMap<string, number> = new Map();
 
-/** Most pieces in the cache of encoded pieces, and their longest length in characters. */
+/** The maximum number of pieces in the cache of encoded pieces, and the maximum length of such a piece in characters. */
 const REMEMBERED = 1 << 17, LONGEST = 64;
 
 /**
  * Byte-level byte-pair encoding, as in GPT-2 and tiktoken: a pattern cuts a text into pieces, and the UTF-8 bytes of
- * each piece are merged. `loadTokenizer` loads one. Any text can be encoded; a lone surrogate becomes U+FFFD.
+ * each piece are merged. `loadTokenizer` loads such a tokenizer. Any text can be encoded; a lone surrogate becomes
+ * U+FFFD.
  *
  * ```ts
  * import { assertEquals } from "@std/assert";
  * import { BytePairTokenizer } from "./byte_pair.ts";
  *
- * const tokens = ["a", "b", "ab", "\xc3", "\xa9", "\xc3\xa9"]; // the last is é
+ * const tokens = ["a", "b", "ab", "\xc3", "\xa9", "\xc3\xa9"]; // the last token is é
  * const pattern = /\p{L}+|\P{L}+/gu, special = new Map([["<end>", 6]]);
  * const tokenizer = new BytePairTokenizer({ tokens: [...tokens, "<end>"], pattern, special, json: {} });
  * assertEquals([...tokenizer.encode("abéb")], [2, 5, 1]);
@@ -68,7 +68,7 @@ export class BytePairTokenizer implements Tokenizer {
   readonly #known = new Map<string, number | Int32Array>();
 
   /** Makes a tokenizer from its tables. */ constructor(readonly tables: BytePairTables) {
-    // If the vocabulary defines the merges, bytes must not be merged to a special or added token.
+    // If the vocabulary defines the merges, special and added tokens are excluded: bytes must not be merged to them.
     const reserved = new Set(tables.merges ? [] : [...tables.special.values(), ...this.addedTokens.values()]);
     tables.tokens.forEach((bytes, id) => bytes !== undefined && !reserved.has(id) && this.#ids.set(bytes, id));
   }
@@ -141,7 +141,7 @@ export class BytePairTokenizer implements Tokenizer {
     return new BytePairTokenizer({ ...tables, json: { ...json, ...added_tokens, ...chatJson(chat, json) } });
   }
 
-  /** The name of a known encoding, or else the vocabulary and merges. */
+  /** A description of the tokenizer: the name of a known encoding, or else the vocabulary and merges. */
   toJSON(): Record<string, unknown> {
     return this.tables.json;
   }
@@ -197,13 +197,13 @@ export class BytePairTokenizer implements Tokenizer {
 
 const encoder = new TextEncoder();
 
-/** A text's UTF-8 bytes as a string, in which each byte is the character with that number. */
+/** A text's UTF-8 bytes as a string, in which each byte is the character with that code. */
 export function byteString(text: string): string {
   // deno-lint-ignore no-control-regex
   if (/^[\x00-\x7f]*$/.test(text)) return text;
   const bytes = encoder.encode(text);
   if (bytes.length < 1000) return String.fromCharCode(...bytes);
-  return Array.from(bytes, (byte) => String.fromCharCode(byte)).join(""); // too many arguments for one call
+  return Array.from(bytes, (byte) => String.fromCharCode(byte)).join(""); // a single call of fromCharCode would have too many arguments
 }
 
 function quote(piece: string): string {

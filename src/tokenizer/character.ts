@@ -27,7 +27,7 @@ import {
  * ```
  */
 export class CharacterTokenizer implements Tokenizer {
-  /** The character of each id. Special tokens follow after them. */
+  /** The character of each id. The ids of special tokens follow after these ids. */
   readonly characters: readonly string[];
   readonly specialTokens: ReadonlyMap<string, number>;
   readonly #tokens: readonly string[];
@@ -173,7 +173,7 @@ export class CharacterSet {
 }
 
 /**
- * A character for a message. An invisible character is shown by its number, because JSON escapes only control
+ * A character for a message. An invisible character is shown as its code point, because JSON escapes only control
  * characters.
  */
 export function visible(character: string): string {

@@ -8,7 +8,7 @@ import { BytePairTokenizer, byteString } from "./byte_pair.ts";
 import { CL100K, O200K, R50K } from "./patterns.ts";
 
 interface Encoding {
-  /** Name of the package's module with the vocabulary. */
+  /** The name of the module of `gpt-tokenizer` that contains the vocabulary. */
   readonly table: string;
   readonly pattern: RegExp;
   readonly special: readonly (readonly [token: string, id: number])[];

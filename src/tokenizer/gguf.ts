@@ -15,7 +15,8 @@ import { beginning, type Tokenizer } from "./tokenizer.ts";
 import { type AddedToken, bytePairTokenizer, parsePairs } from "./vocab_and_merges.ts";
 
 /**
- * Types of tokens: bytes in GPT-2's letters; a special token; an added token, which is always recognised; an unused id.
+ * The types of tokens: NORMAL is bytes in GPT-2's letters, CONTROL a special token, USER_DEFINED an added token, which
+ * is always recognised, and UNUSED an id without a token.
  */
 const NORMAL = 1, CONTROL = 3, USER_DEFINED = 4, UNUSED = 5;
 /** transformers' names of special tokens, and the names of their ids in GGUF. */
@@ -81,10 +82,10 @@ export function ggufTokenizer({ path, metadata }: Pick<GgufFile, "path" | "metad
 }
 
 /**
- * The metadata of a GGUF file for a tokenizer.
+ * Converts a tokenizer to metadata of a GGUF file.
  *
  * @param rows vocabulary size of the model; ids without a token are marked as unused
- * @param options.onNote called with a line about information that a GGUF file cannot hold
+ * @param options.onNote called with a line of text if the tokenizer has information that a GGUF file cannot store
  * @throws {ConfigError} when the format does not support the tokenizer; the message says why
  */
 export function toGgufTokenizer(

@@ -19,10 +19,10 @@ import { WordTokenizer } from "./words.ts";
 /**
  * Loads a tokenizer by name or from a folder:
  *
- * - `gpt2` (`r50k_base`), `cl100k_base`, `o200k_base`: tiktoken's encodings; the package gpt-tokenizer is downloaded
- *   for them
+ * - `gpt2` (`r50k_base`), `cl100k_base`, `o200k_base`: tiktoken's encodings, for which the package gpt-tokenizer is
+ *   downloaded
  * - a Hugging Face folder with `tokenizer.json`, or with `vocab.json` and `merges.txt`
- * - a run folder with `vocabulary.json`, a folder of tokens with `meta.json`, or nanoGPT's with `meta.pkl`
+ * - a run folder with `vocabulary.json`, or a folder of tokens with `meta.json` or nanoGPT's `meta.pkl`
  *
  * @throws {ConfigError} when `nameOrFolder` is neither an encoding nor an existing folder
  * @throws {CheckpointError} when the folder has no tokenizer, or it is damaged or not supported
@@ -89,7 +89,7 @@ export async function tokenizerFromJSON(json: unknown, path = "the vocabulary"):
   );
 }
 
-/** Loads GPT-2's older files, vocab.json and merges.txt. Further files in the folder say which tokens are special. */
+/** Loads the older format of GPT-2's tokenizer: vocab.json and merges.txt. Further files name the special tokens. */
 async function loadVocabAndMerges(folder: string): Promise<Tokenizer> {
   const path = `${folder}/vocab.json`, vocab = parseVocabulary(await readJson(path), path);
   const merges = parseMerges(await readBytes(`${folder}/merges.txt`), `${folder}/merges.txt`);
@@ -100,7 +100,7 @@ async function loadVocabAndMerges(folder: string): Promise<Tokenizer> {
   for (const [content, id] of Object.entries(older)) add({ content, id, special: false });
   for (const token of await readConfig(folder)) add(token);
   for (const name of ROLES) {
-    // Entries such as bos_token; the value is a text, or an object with the text as its content.
+    // Keys such as `bos_token` name special tokens. The value is the token, or an object with the token as `content`.
     for (const [key, value] of Object.entries(await beside(folder, name))) {
       const content = isObject(value) ? value.content : value;
       if (!key.endsWith("_token") || typeof content !== "string" || added.has(content)) continue;
@@ -110,7 +110,7 @@ async function loadVocabAndMerges(folder: string): Promise<Tokenizer> {
   return bytePairTokenizer({ vocab, merges, added: [...added.values()] }, folder);
 }
 
-/** Files that say which tokens begin, end and pad a text. The second file overrides the first. */
+/** Files that name the tokens that begin, end and pad a text. The second file overrides the first. */
 const ROLES = ["special_tokens_map.json", "tokenizer_config.json"];
 
 /** Reads a JSON file of a folder; an empty object if it does not exist. */
@@ -121,7 +121,7 @@ const END = "<|endoftext|>";
 
 const plainToken = (token: AddedToken) => ({ ...token, lstrip: false, rstrip: false, single_word: false });
 
-/** Reads which tokens begin, end and pad a text, and the chat template. They are saved with the tokenizer. */
+/** Adds to a tokenizer the roles of special tokens and the chat template that a folder's files contain. */
 async function withRoles(tokenizer: Tokenizer, folder: string): Promise<Tokenizer> {
   const roles: Record<string, unknown> = {};
   for (const name of ROLES) Object.assign(roles, await beside(folder, name));
@@ -131,8 +131,8 @@ async function withRoles(tokenizer: Tokenizer, folder: string): Promise<Tokenize
 }
 
 /**
- * Adds roles of special tokens, and the chat template, to a tokenizer's `toJSON`. Roles whose token is unknown are
- * ignored.
+ * Adds roles of special tokens, and the chat template, to the result of a tokenizer's `toJSON`. A role is ignored if the
+ * tokenizer does not have the token.
  */
 export function giveRoles(tokenizer: Tokenizer, given: unknown): Tokenizer {
   const { specialTokens, addedTokens } = tokenizer as Partial<BytePairTokenizer>;
@@ -156,7 +156,7 @@ export function giveRoles(tokenizer: Tokenizer, given: unknown): Tokenizer {
     : tokenizer;
 }
 
-/** The chat template, or the template named "default" of older files that have several. */
+/** The chat template. In older files with several templates, it is the template named "default". */
 function templateOf(given: unknown): string | undefined {
   const named = Array.isArray(given) ? given.find((one) => isObject(one) && one.name === "default") : undefined;
   const template = named?.template ?? given;
@@ -166,7 +166,7 @@ function templateOf(given: unknown): string | undefined {
 /**
  * Reads the added tokens of `tokenizer_config.json`.
  *
- * @throws {CheckpointError} when the file asks to add tokens around a text or a space before it, which is not supported
+ * @throws {CheckpointError} when a setting adds tokens around a text or a space before it, which is not supported
  */
 async function readConfig(folder: string): Promise<AddedToken[]> {
   const path = `${folder}/tokenizer_config.json`, config = await beside(folder, "tokenizer_config.json");

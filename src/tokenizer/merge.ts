@@ -3,8 +3,8 @@
  * neighbours can be merged (Sennrich, Haddow and Birch, "Neural Machine Translation of Rare Words with Subword Units",
  * 2016).
  *
- * Candidates are in a heap, so n bytes take O(n log n) steps. Searching for the lowest rank after every merge would
- * take O(n²).
+ * Possible merges are stored in a heap, so n bytes take O(n log n) steps. Searching for the lowest rank after every
+ * merge would take O(n²) steps.
  *
  * @param length number of bytes in the piece
  * @param rank returns the rank of merging the bytes from `start` to `middle` with the bytes from `middle` to `end`, or
@@ -32,7 +32,7 @@ export function mergePairs(
   for (let i = 0; i < length; i++) consider(i);
   while (heap.size > 0) {
     const candidate = heap.pop(), start = candidate % POSITIONS;
-    if (ranks[start] !== (candidate - start) / POSITIONS) continue; // outdated: one of the two parts has been merged
+    if (ranks[start] !== (candidate - start) / POSITIONS) continue; // one of the two parts has already been merged
     const middle = next[start], end = next[middle];
     next[start] = end;
     previous[end] = start;
@@ -46,7 +46,7 @@ export function mergePairs(
   return starts;
 }
 
-/** Upper limit of positions. Ranks are below 2^21, so that a rank and a position fit into one number. */
+/** Positions are below 2^31 and ranks below 2^21, so a rank and a position together fit into one exact number. */
 const POSITIONS = 2 ** 31;
 
 /** A binary heap, which returns the smallest number first. */

@@ -10,7 +10,7 @@ import { writePickle } from "../files/pickle_writer.ts";
 import { areWords } from "./tokenizer.ts";
 import { isVocabSize, WordTokenizer } from "./words.ts";
 
-/** Largest file in bytes. A vocabulary of all Unicode characters is smaller. */
+/** The maximum size of a file in bytes. A vocabulary of all Unicode characters is smaller. */
 const MAX_SIZE = 2 ** 25;
 
 /**

@@ -1,15 +1,15 @@
 /**
  * Patterns by which byte-pair tokenizers cut a text into pieces before they merge bytes. They are tiktoken's patterns
  * (tiktoken_ext/openai_public.py), rewritten so that JavaScript's regular expressions find the same pieces. White space
- * is Unicode's: JavaScript's `\s` has U+FEFF in addition and lacks U+0085. If tiktoken ignores case, `s` also matches
- * U+017F, the long s. tiktoken uses possessive quantifiers, which JavaScript lacks, only for speed; they do not change
- * the matches.
+ * is `\p{White_Space}`, because JavaScript's `\s` includes U+FEFF and lacks U+0085. In the parts of tiktoken's patterns
+ * that ignore case, `s` also matches U+017F, the long s. tiktoken's possessive quantifiers, which JavaScript lacks, only
+ * save time and do not change the matches.
  */
 
 const SPACE = String.raw`\p{White_Space}`, NO_SPACE = String.raw`\P{White_Space}`;
 const SYMBOLS = String.raw` ?[^\p{White_Space}\p{L}\p{N}]+`;
 const CONTRACTION = `'(?:[sSſdDmMtT]|[lL][lL]|[vV][eE]|[rR][eE])`;
-/** White space before a word, without its last character, which belongs to the word. */
+/** White space that is not directly before a word. The last white-space character before a word belongs to the word. */
 const SPACES = `${SPACE}+(?!${NO_SPACE})`;
 
 function pattern(...alternatives: string[]): RegExp {
@@ -52,9 +52,9 @@ export const O200K: RegExp = pattern(
 );
 
 /**
- * Matches the text up to a position where it can be cut: encoding both parts gives the same ids as encoding the whole
- * text. No piece of any pattern above extends across such a position, and no piece before it depends on the text after
- * it. Special tokens contain no such position.
+ * Matches the text directly before a position where a text can be cut: encoding both parts gives the same ids as
+ * encoding the whole text. No piece of any pattern above extends across such a position, and no piece before it depends
+ * on the text after it. OpenAI's special tokens contain no such position.
  */
 export const CUT: RegExp = new RegExp(
   [

@@ -20,8 +20,8 @@ export interface HuggingFaceTokenizer {
 
 /**
  * Converts a tokenizer to files from which `AutoTokenizer.from_pretrained` makes a tokenizer with the same ids.
- * Supported are character tokenizers and byte pairs with GPT-2's pattern. A character outside the vocabulary is an
- * error there, too.
+ * Supported are character tokenizers and byte pairs with GPT-2's pattern. A character outside the vocabulary is an error
+ * in transformers, too.
  *
  * @throws {ConfigError} when the tokenizer is of another kind
  * @example
@@ -58,8 +58,8 @@ export function rolesOf(tokenizer: Tokenizer): Record<string, unknown> {
 }
 
 /**
- * Ids of the tokens that end a text: the tokenizer's `eos_token`, which may end a chat turn, and `<|endoftext|>`, if it
- * has them.
+ * Ids of the tokens that end a text: the tokenizer's `eos_token`, which may end a chat turn, and `<|endoftext|>`. A
+ * token that the tokenizer lacks is left out.
  */
 export function endIds(tokenizer: Tokenizer): number[] {
   const tokens = new Set([rolesOf(tokenizer).eos_token, END]),
@@ -121,11 +121,11 @@ function bytePairParts(tokenizer: BytePairTokenizer): Record<string, unknown> {
 }
 
 /**
- * Vocabulary in GPT-2's letters, and merges as two tokens with a space between: as stored, or recovered from an
- * encoding's bytes.
+ * The vocabulary in GPT-2's letters, and the merges, each as two tokens with a space between them. They are stored with
+ * the tokenizer, or recovered from the bytes of an encoding's tokens.
  */
 export function vocabularyAndMerges({ tables: { json, tokens, special } }: BytePairTokenizer) {
-  const more = new Set((json.added_tokens as AddedToken[] | undefined)?.map(({ id }) => id)); // ids beyond the encoding
+  const more = new Set((json.added_tokens as AddedToken[] | undefined)?.map(({ id }) => id)); // ids of tokens that were added to the encoding
   // A tokenizer without a stored vocabulary is an encoding, which has bytes for every id.
   const own = () => tokens.flatMap((bytes, id) => more.has(id) ? [] : [[bytesInLetters(bytes!), id]]);
   const vocab = json.vocab ?? Object.fromEntries(own());
@@ -133,7 +133,7 @@ export function vocabularyAndMerges({ tables: { json, tokens, special } }: ByteP
   return { vocab, merges } as { vocab: Record<string, number>; merges: string[] };
 }
 
-/** Recovers the merge that makes each token: merging its bytes with only the earlier tokens leaves its two sides. */
+/** Recovers the merge that creates each token: if its bytes are merged to earlier tokens only, the two sides remain. */
 function recoverMerges(tokens: readonly string[], special: ReadonlySet<number>): string[] {
   const ids = new Map(tokens.map((bytes, id) => [bytes, id])), merges: string[] = [];
   tokens.forEach((bytes, id) => {
@@ -151,8 +151,8 @@ function recoverMerges(tokens: readonly string[], special: ReadonlySet<number>):
 export const SPLIT = { type: "Split", pattern: { Regex: String.raw`[\s\S]` }, behavior: "Isolated", invert: false };
 
 /**
- * A character tokenizer as a word-level model. A character outside the vocabulary is an error, because `<unk>` is not a
- * token.
+ * A character tokenizer as a word-level model of tokenizer.json. A character outside the vocabulary is an error, because
+ * the vocabulary has no `<unk>`.
  */
 function characterParts({ characters }: CharacterTokenizer): Record<string, unknown> {
   const vocab = Object.fromEntries(characters.map((character, id) => [character, id]));

@@ -5,13 +5,14 @@ export interface EncodeOptions {
   /** Special tokens that are encoded as special tokens. Default: none. */
   readonly allowedSpecial?: "all" | ReadonlySet<string>;
   /**
-   * Special tokens that are an error if the text contains them. Default: all that are not allowed. A special token that
-   * is neither allowed nor disallowed is encoded as ordinary text, so an empty set gives tiktoken's `encode_ordinary`.
+   * Special tokens that are an error if the text contains them. Default: all special tokens that are not allowed. A
+   * special token that is neither allowed nor disallowed is encoded as ordinary text, so an empty set gives tiktoken's
+   * `encode_ordinary`.
    */
   readonly disallowedSpecial?: "all" | ReadonlySet<string>;
 }
 
-/** Decodes ids one at a time. If a character consists of several tokens, it is returned with the last of them. */
+/** Decodes ids one at a time. If a character consists of several tokens, it is returned with its last token. */
 export interface TokenDecoder {
   /**
    * Takes the next id.
@@ -20,8 +21,8 @@ export interface TokenDecoder {
    */
   push(id: number): string;
   /**
-   * Ends the text. Returns U+FFFD if a character is incomplete, and otherwise an empty text. A new text can begin after
-   * it.
+   * Ends the text. Returns U+FFFD if a character is incomplete, and otherwise an empty text. The decoder can then be
+   * used for a new text.
    */
   end(): string;
 }
@@ -55,7 +56,8 @@ export interface Tokenizer {
   /** Ids of the special tokens, which are recognised only if `encode` allows them. */
   readonly specialTokens?: ReadonlyMap<string, number>;
   /**
-   * Number of UTF-8 bytes of the text that a token represents. Undefined for tokenizers that drop white space.
+   * The number of UTF-8 bytes of the text that a token represents. The method is missing in tokenizers that drop white
+   * space.
    */
   lengthOf?(id: number): number;
   /**
@@ -73,7 +75,7 @@ export interface Tokenizer {
 /**
  * Splits a text at special tokens, as tiktoken does.
  *
- * @returns alternately, pieces of ordinary text and special tokens
+ * @returns the pieces of ordinary text and, between them, the special tokens
  * @throws {DataError} when the text contains a special token that is disallowed
  */
 export function splitSpecial(
@@ -93,8 +95,8 @@ export function splitSpecial(
 }
 
 /**
- * Splits a text at each of the tokens; the longest token wins.
- * @returns alternately, pieces between tokens and tokens
+ * Splits a text at the given tokens. If several tokens begin at one position, the longest is used.
+ * @returns the pieces of the text and, between them, the tokens
  */
 export function splitAt(text: string, tokens: string[]): (readonly [part: string, isToken: boolean])[] {
   if (tokens.length === 0) return [[text, false]];
@@ -104,7 +106,7 @@ export function splitAt(text: string, tokens: string[]): (readonly [part: string
   return text.split(new RegExp(`(${escaped.join("|")})`)).map((part, i) => [part, i % 2 === 1]);
 }
 
-/** Adds special tokens, whose ids are `next` and the numbers after it. @throws {DataError} when a token is empty */
+/** Adds special tokens; their ids are `next`, `next` + 1 and so on. @throws {DataError} when a token is empty */
 export function withTokens(
   special: ReadonlyMap<string, number>,
   tokens: readonly string[],
@@ -118,7 +120,7 @@ export function withTokens(
   return all;
 }
 
-/** The fields of `toJSON` for chats, with transformers' names. */
+/** The fields for chats in the result of `toJSON`, with transformers' names. */
 export function chatJson(
   { roles, chatTemplate }: ChatRoles,
   before: Readonly<Record<string, unknown>>,
@@ -133,11 +135,11 @@ export function areWords(words: unknown): words is string[] {
     words.every((word) => typeof word === "string" && word !== "");
 }
 
-/** Whether a value is a list of special tokens as stored in a vocabulary, which may be empty. */
+/** Whether a value is a valid list of special tokens in a stored vocabulary. The list may be empty. */
 export const areSpecial = (tokens: unknown): tokens is string[] =>
   areWords(tokens) || Array.isArray(tokens) && tokens.length === 0;
 
-/** The fields for chats of a stored vocabulary. */
+/** The fields for chats in a stored vocabulary. */
 export function chatOf(json: unknown): Record<string, unknown> {
   const { special_tokens, chat_template } = json as Record<string, unknown>;
   return {

@@ -1,6 +1,7 @@
 /**
- * Reads Hugging Face's `tokenizer.json`. Only byte-level BPE with GPT-2's pattern is supported. Every other setting is
- * rejected by name, because wrong ids would be worse than an error.
+ * Reads Hugging Face's `tokenizer.json`. Only byte-level BPE with GPT-2's pattern is supported, and the characters that
+ * `toHuggingFaceTokenizer` writes. For any other setting an error names the setting, because wrong ids would be worse
+ * than an error.
  */
 import { CheckpointError } from "../errors.ts";
 import { isObject } from "../files/files.ts";
@@ -12,7 +13,7 @@ import { bytePairTokenizer, parseAdded, parsePairs, parseVocabulary } from "./vo
 /**
  * Makes a tokenizer from a `tokenizer.json`: byte pairs, or characters as written by `toHuggingFaceTokenizer`.
  *
- * @throws {CheckpointError} when the tokenizer is damaged or differs in kind from GPT-2's; the message names the
+ * @throws {CheckpointError} when the tokenizer is damaged or of a kind that is not supported; the message names the
  * setting
  */
 export function parseTokenizerJson(json: unknown, path: string): Tokenizer {
@@ -31,7 +32,7 @@ export function parseTokenizerJson(json: unknown, path: string): Tokenizer {
       return new CharacterTokenizer(characters, { special: added.map(({ content }) => content) });
     }
   }
-  // Older files have no type.
+  // Older files have no `model.type`.
   if ((model.type ?? "BPE") !== "BPE") throw refuse("model.type", model.type);
   for (const name of ["dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix"]) {
     if (model[name]) throw refuse(`model.${name}`, model[name]);

@@ -1,8 +1,8 @@
 /**
  * Makes a tokenizer from GPT-2's files `vocab.json` and `merges.txt`, or from the vocabulary and merges in a
  * `tokenizer.json`. A merge whose tokens are not in the vocabulary is an error, because wrong ids would be worse than
- * an error. As in transformers, a token that no merge makes (`<s>`, `<pad>`) is never the result of encoding unless it
- * is an added token, and ids may be unused.
+ * an error. As in transformers, `encode` never returns a token that no merge creates (`<s>`, `<pad>`), unless it is an
+ * added token; and the vocabulary may leave ids unused.
  */
 import { CheckpointError } from "../errors.ts";
 import { isObject } from "../files/files.ts";
@@ -14,7 +14,7 @@ import { R50K } from "./patterns.ts";
 export interface AddedToken {
   readonly content: string;
   readonly id: number;
-  /** Whether it is recognised only if `encode` allows it; otherwise it is always recognised. */
+  /** If true, the token is recognised only if `encode` allows it; otherwise it is always recognised. */
   readonly special: boolean;
 }
 
@@ -27,7 +27,7 @@ export interface VocabularyAndMerges {
   readonly added: readonly AddedToken[];
 }
 
-/** Most tokens, so that a rank and a position fit into one number (merge.ts). */
+/** The maximum number of tokens: a rank and a position must fit into one number (merge.ts). */
 const MOST_TOKENS = 2 ** 21;
 
 /**
@@ -46,7 +46,7 @@ export function bytePairTokenizer({ vocab, merges, added }: VocabularyAndMerges,
     if (tokens[id] !== undefined && tokens[id] !== bytes) throw wrong(`two tokens have the id ${id}`);
     tokens[id] = bytes;
   };
-  const own = new Map<string, string>(); // bytes of the tokens that merges can make
+  const own = new Map<string, string>(); // the bytes of the tokens that merges can create
   for (const [token, id] of Object.entries(vocab)) {
     const bytes = letterBytes(token);
     if (!bytes && texts.has(token)) continue;
@@ -120,9 +120,9 @@ export function parseMerges(bytes: Uint8Array<ArrayBuffer>, path: string): [stri
 }
 
 /**
- * Checks a list of merges, each of which is a pair of tokens or a text of two tokens with a space between.
+ * Checks a list of merges. A merge is a pair of tokens, or a text of two tokens with a space between them.
  *
- * @throws {CheckpointError} when a merge is neither
+ * @throws {CheckpointError} when a merge has neither form
  */
 export function parsePairs(merges: unknown, path: string): [string, string][] {
   if (!Array.isArray(merges)) throw new CheckpointError(`${path} is damaged: it has no list of merges`);
@@ -144,7 +144,7 @@ export function parseAdded(list: unknown, path: string): AddedToken[] {
   if (!Array.isArray(list)) throw new CheckpointError(`${path} is damaged: added_tokens is not a list`);
   return list.map((token) => {
     const { content, id, special } = isObject(token) ? token : {};
-    // All flags are required, because a missing flag may be misspelt.
+    // All flags are required, because a flag that is missing may have been misspelt.
     const complete = isObject(token) && [...FLAGS, "special"].every((name) => typeof token[name] === "boolean");
     if (typeof content !== "string" || content === "" || typeof id !== "number" || !complete) {
       throw new CheckpointError(`${path} is damaged: ${JSON.stringify(token)} is not a valid added token`);

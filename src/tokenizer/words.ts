@@ -18,9 +18,9 @@ import {
 } from "./tokenizer.ts";
 
 /**
- * A tokenizer with one token per word or, without words, per number. A text is split at white space, and each decoded
- * word is followed by a space. If a word itself contains white space, no spaces are written, and the text is split into
- * the longest words that match.
+ * A tokenizer with one token per word or, for a vocabulary of numbers, per number. A text is split at white space, and
+ * `decode` writes a space after each word. If the vocabulary has a word with white space, no spaces are written, and a
+ * text is split into the longest words that match.
  *
  * ```ts
  * import { assertEquals } from "@std/assert";
