@@ -25,7 +25,7 @@ async function refused(source: string, messages: readonly Message[], expected: s
 
 const characters = CharacterTokenizer.fromText("abcdefghijklmnopqrstuvwxyz \n");
 
-Deno.test("a template that fails says why, and its time and memory are limited", async () => {
+Deno.test("a template that fails is an error that says why, and its time and memory are limited", async () => {
   await refused("{% for message in messages %}", chat, "x.jinja does not parse: ");
   await refused("{{ messages[0].content | backwards }}", chat, "x.jinja fails: ");
   await refused("{{ os.system('ls') }}", chat, "x.jinja fails: ");
@@ -69,7 +69,7 @@ Deno.test("without {% generation %}, a template that rewrites earlier messages i
   await refused(filtered, chat, "changes the text in {% generation %} after writing it");
 });
 
-Deno.test("a worker disposed during a request says so, and a template renders again after a timeout", async () => {
+Deno.test("a request fails if its worker is disposed of, and a template renders again after a timeout", async () => {
   const source =
     "{% if messages[0].content == 'a' %}{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}" +
     "{% endfor %}{% endif %}{{ messages[0].content }}";
@@ -90,7 +90,7 @@ Deno.test("special tokens can be added to any tokenizer, and are saved with it",
     const { vocabSize } = tokenizer, added = chatTokenizer(tokenizer.withSpecialTokens(["<a>"]), "chatml");
     assertEquals(added.vocabSize, vocabSize + 3);
     assertEquals(tokenizer.vocabSize, vocabSize);
-    assertEquals(chatTokenizer(added, "chatml").toJSON(), added.toJSON()); // it has the tokens already
+    assertEquals(chatTokenizer(added, "chatml").toJSON(), added.toJSON()); // `added` already has the template's tokens
     const again = await tokenizerFromJSON(JSON.parse(JSON.stringify(added)));
     for (const each of [added, again]) {
       assertEquals(each.toJSON(), added.toJSON());
@@ -109,7 +109,7 @@ Deno.test("special tokens can be added to any tokenizer, and are saved with it",
   assertThrows(() => characters.withSpecialTokens([""]), DataError, "empty");
 });
 
-Deno.test("a token that is partly the assistant's is the assistant's: bytes of a character, a leading space", async () => {
+Deno.test("a token that is only partly the assistant's counts as the assistant's", async () => {
   const gpt2 = await loadTokenizer("gpt2");
   const parts = [{ text: "a 😀b:", assistant: false }, { text: " hé😀", assistant: true }, {
     text: "😀 c",
@@ -119,7 +119,7 @@ Deno.test("a token that is partly the assistant's is the assistant's: bytes of a
   assertEquals(ids, [...gpt2.encode("a 😀b: hé😀😀 c")]);
   const text = gpt2.decode(ids.filter((_, i) => assistant[i]));
   assertEquals(text, " hé😀");
-  // A token across two parts counts as the assistant's.
+  // A token that covers two parts counts as the assistant's, if one part is the assistant's.
   const inside = encodeParts(gpt2, [{ text: "hel", assistant: false }, { text: "lo", assistant: true }]);
   assertEquals(inside, { ids: [...gpt2.encode("hello")], assistant: [true] });
 });

@@ -54,7 +54,7 @@ Deno.test("the text is split at 90 % of its code points", () => {
   assertEquals(tokenizer.decode(val), "😀k");
 });
 
-Deno.test("a text too short for a block is rejected, and the length that the message requires is enough", () => {
+Deno.test("a text too short for a block is rejected, and a text of the length in the message is long enough", () => {
   for (const blockSize of [1, 2, 7, 64, 256]) {
     const text = (n: number) => "ab".repeat(n).slice(0, n), tokenizer = CharacterTokenizer.fromText("ab");
     const enough = 10 * blockSize + 1;
@@ -114,10 +114,10 @@ Deno.test("a file that is not a text is rejected with the reason", () =>
     await refused(await file(0xef, 0xbb, 0xbf), "is empty");
     await refused(await file(0xef, 0xbb, 0xbf, 0x61, 0xff), "near byte 4");
     await refused(await file(0x61, 0x62, 0xff, 0x63), "near byte 2");
-    await refused(await file(0xc3, 0xa9, 0xef, 0xbf), "near byte 4"); // ends inside a character
+    await refused(await file(0xc3, 0xa9, 0xef, 0xbf), "near byte 4"); // the file ends inside a character
   }));
 
-Deno.test("a download is verified, cached, and found in the cache", () =>
+Deno.test("a download is verified and cached, and later calls read it from the cache", () =>
   inFolder(async (folder) => {
     const contents = "First Citizen:\r\nSpeak.\n", file = await knownFile(contents), cacheFolder = `${folder}/a/b`;
     const notes: string[] = [], options = { cacheFolder, onNote: (line: string) => notes.push(line) };
@@ -125,7 +125,7 @@ Deno.test("a download is verified, cached, and found in the cache", () =>
     assertEquals(loaded, { text: "First Citizen:\nSpeak.\n", source: "tiny Shakespeare" });
     assertStringIncludes(notes.join("\n"), `(${file.bytes} bytes) to ${cacheFolder}`);
     assertEquals(await Array.fromAsync(Deno.readDir(cacheFolder), ({ name }) => name), ["play.txt"]);
-    // From now on no network is needed.
+    // The file is in the cache now, so the network is not needed any more.
     const offline = { ...file, url: missing.url };
     assertEquals(await loadText({ ...options, dataset: "shakespeare", shakespeare: offline }), loaded);
     assertEquals(notes.length, 1);
@@ -151,7 +151,7 @@ Deno.test("the download works without a cache folder", () =>
     assertEquals(new TextDecoder().decode(bytes), "A play.");
   }));
 
-Deno.test("without a file and a network, the grammar generates the text, and a note says so", () =>
+Deno.test("if no file is given and the download fails, the grammar generates the text, and a note says so", () =>
   inFolder(async (folder) => {
     const notes: string[] = [];
     const loaded = await loadText({ cacheFolder: folder, shakespeare: missing, onNote: (line) => notes.push(line) });
@@ -172,7 +172,7 @@ Deno.test("a named dataset that cannot be downloaded is an error, and no text is
     }
   }));
 
-Deno.test("the identity of tokens depends on their number and on each of them", () => {
+Deno.test("the identity of tokens depends on their number and on each token", () => {
   const tokens = Int32Array.from({ length: 10000 }, (_, i) => i % 65), { length, checksum } = identify(tokens);
   assertEquals(length, 10000);
   assertEquals(identify(tokens.slice()), { length, checksum });

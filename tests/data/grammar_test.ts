@@ -13,7 +13,7 @@ import { RandomGenerator } from "../../src/random/mod.ts";
 
 type Edge = [to: number, p: number];
 
-/** Where a rule's texts may begin and end, each with its probability, and the probability of an empty text. */
+/** The states in which a rule's texts may begin and end, with probabilities, and the probability of an empty text. */
 interface Ends {
   first: Edge[];
   last: Edge[];
@@ -31,7 +31,7 @@ class Automaton {
   characters = [""];
   /** Each state's successors. */
   edges: Edge[][] = [[]];
-  /** The probability that the text ends in a state. */
+  /** For each state, the probability that a text that has reached it ends there. */
   final = new Map<number, number>();
 
   /** @param repeated whether the automaton accepts any number of the rule's texts, one after the other */
@@ -74,7 +74,8 @@ class Automaton {
   }
 
   /**
-   * A text with two derivations exists exactly if two paths part, read the same text, and meet again or may both end.
+   * Whether a text has two derivations. Such a text exists exactly if two paths separate, read the same characters, and
+   * then meet again or may both end.
    */
   isAmbiguous(): boolean {
     const n = this.edges.length, seen = new Set<number>(), pending: [number, number][] = [];
@@ -96,7 +97,7 @@ class Automaton {
     return false;
   }
 
-  /** ln of a text's probability: over all its derivations. */
+  /** The logarithm of a text's probability, which is the sum over all its derivations. */
   logProbability(text: string): number {
     let states = new Map([[0, 1]]), log = 0;
     for (const character of text) {
@@ -124,7 +125,7 @@ Deno.test("the automaton recognises an ambiguous grammar", () => {
   for (const rule of [words("ab, ac, a"), sequence`${oneOf("a", "ab")}${oneOf("c", "dc")}`]) {
     assertEquals(new Automaton(rule).isAmbiguous(), false);
   }
-  // Each text alone has one derivation, but repeated, "aaa" is a and aa, or aa and a.
+  // Each text alone has one derivation. But if texts are repeated, "aaa" can be a and aa, or aa and a.
   const rule = words("a, aa");
   assertEquals(new Automaton(rule).isAmbiguous(), false);
   assert(new Automaton(rule, { repeated: true }).isAmbiguous());
@@ -135,13 +136,13 @@ Deno.test("no text of the corpus has two derivations", () => {
 });
 
 Deno.test("entropy and expected length of small grammars equal the values computed by hand", () => {
-  // ½ · "a" + ¼ · "bc" + ¼ · "": entropy 1.5 ln 2; then one of four digits, and a full stop.
+  // "a" with probability ½, "bc" or an empty text with ¼ each: entropy 1.5 ln 2. Then one of four digits, then a full stop.
   const { entropy, length } = measure([weighted([2, "a"], [1, "bc"], [1, ""]), words("1, 2, 3, 4"), "."]);
   assertAlmostEquals(entropy, 1.5 * Math.LN2 + Math.log(4), 1e-15);
   assertAlmostEquals(length, 0.5 + 0.5 + 1 + 1, 1e-15);
 });
 
-Deno.test("the corpus has the computed entropy, per item and as a whole", () => {
+Deno.test("the corpus has the computed entropy, per item and per character", () => {
   const automaton = new Automaton(news), generator = new RandomGenerator(18), exact = measure(news);
   const n = 20_000, surprise: number[] = [], excess: number[] = [];
   for (let i = 0; i < n; i++) {
@@ -150,14 +151,14 @@ Deno.test("the corpus has the computed entropy, per item and as a whole", () => 
     // The text's probability over all derivations equals the probability of the derivation that made it.
     if (i < 200) assertAlmostEquals(automaton.logProbability(text), log, 1e-9, text);
     surprise.push(-log);
-    excess.push(-log - grammarEntropy * text.length); // zero on average
+    excess.push(-log - grammarEntropy * text.length); // the expected value is 0
   }
-  // Three standard errors of the mean, estimated from the samples.
+  // The tolerance is three standard errors of the mean, which are estimated from the samples.
   const mean = (x: number[]) => x.reduce((sum, x) => sum + x) / n;
   const error = (x: number[]) => Math.sqrt((mean(x.map((x) => x * x)) - mean(x) ** 2) / n);
   assertAlmostEquals(mean(surprise), exact.entropy, 3 * error(surprise));
   assertAlmostEquals(mean(excess), 0, 3 * error(excess));
-  assert(3 * error(excess) < 0.01 * exact.entropy); // the bound is small enough to detect an error of 1 %
+  assert(3 * error(excess) < 0.01 * exact.entropy); // the tolerance is small enough to detect an error of 1 %
   assertEquals(grammarEntropy, exact.entropy / exact.length);
 });
 

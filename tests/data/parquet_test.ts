@@ -9,12 +9,12 @@ import golden from "../golden/parquet/rows.json" with { type: "json" };
 import { inFolder } from "../testing.ts";
 
 const folder = new URL("../golden/parquet/", import.meta.url).pathname;
-/** One worker for all files. It starts again after a test that ends it. */
+/** One worker for all files. If a test ends it, the next request starts it again. */
 const worker = parquetWorker(256);
 const read = (path: string, columns?: ReadonlySet<string>) => Array.fromAsync(readParquet(path, { worker, columns }));
 
 for (const name of ["plain", "snappy", "gzip", "brotli", "zstd", "delta"]) {
-  Deno.test(`Parquet, ${name}: the rows that pyarrow wrote`, async () => {
+  Deno.test(`Parquet, ${name}: the rows that pyarrow wrote are read`, async () => {
     const rows = await read(`${folder}${name}.parquet`);
     assertEquals(rows.map(({ columns }) => columns), golden.rows);
     assertEquals(rows[16].where, `${folder}${name}.parquet, row 17`);
@@ -27,7 +27,7 @@ Deno.test("Parquet: only the requested columns are read, and a row lists the nam
   assertEquals(rows[0].names, ["text", "label", "score", "right", "name", "messages"]);
 });
 
-Deno.test("Parquet: examples, whose messages have no null fields", async () => {
+Deno.test("Parquet: examples are read, and their messages have no null fields", async () => {
   const examples = readExamples(`${folder}snappy.parquet`, { kinds: ["text"], columns: { text: "messages" } });
   await assertRejects(
     () => examples.next(),
@@ -97,7 +97,7 @@ Deno.test("a bounded worker has limited memory, cannot reach files, and answers 
   }, { megabytes: 64 });
   assertEquals(await bounded.ask("", { seconds: 60 }), ["undefined", "undefined", "undefined"]);
   await assertRejects(() => bounded.ask("fill", { seconds: 60 }), Error, "takes more than 64 MB of memory");
-  // A ping is queued right after the answer and arrives between two steps of the worker: it must not be taken for idle.
+  // A ping arrives right after the answer, between two steps of the worker. The worker must not be taken for idle.
   const late = () => {
     for (const end = performance.now() + 600; performance.now() < end;);
     return Promise.resolve({ late: new ArrayBuffer(2 ** 27) }); // while this is copied, the next message arrives

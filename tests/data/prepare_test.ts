@@ -12,7 +12,7 @@ import tiktoken from "../golden/tiktoken_encodings.json" with { type: "json" };
 import { inFolder } from "../testing.ts";
 
 const ordinary = { disallowedSpecial: new Set<string>() };
-/** About 3 MB of text in many scripts, with every kind of line end and without repetitions: three ranges. */
+/** About 3 MB of text, which is three ranges, in many scripts, with every kind of line end and without repetitions. */
 function manyScripts(): string {
   const generator = new RandomGenerator(3),
     strings = tiktoken.strings.map((text) => text.toWellFormed()),
@@ -64,7 +64,7 @@ for (const [name, type] of [["gpt2", "uint16"], ["o200k_base", "uint32"], ["char
       assertEquals([done, total], [total, new TextEncoder().encode(text).length]);
       const pickles = name === "character" ? ["meta.pkl"] : [];
       assertEquals(await names(outDir), ["meta.json", ...pickles, "train.bin", "val.bin"]);
-      if (name === "character") await Deno.remove(`${outDir}/meta.json`); // nanoGPT's meta.pkl gives the same tokenizer
+      if (name === "character") await Deno.remove(`${outDir}/meta.json`); // meta.pkl contains the same tokenizer
       const opened = await openDataFolder(outDir, { blockSize: 8 });
       using train = opened.data.train, _val = opened.data.val;
       assertEquals(JSON.stringify(opened.tokenizer), JSON.stringify(own));
@@ -176,7 +176,7 @@ Deno.test("the validation part begins at the same code point as in Python, where
     for (
       const text of ["ab", "a\r\nb\r\nc\r\nd\r\n\r\n", "é😀\r日本\r\n語 x", "\r\r\n\n".repeat(7), "\ufeffabcdefghij"]
     ) {
-      // Without the byte-order mark.
+      // The byte-order mark is not part of the text.
       const bytes = new TextEncoder().encode(text), read = [...text.replace(/^\ufeff/, "").replace(/\r\n?/g, "\n")];
       await Deno.writeFile(`${folder}/text`, bytes);
       using file = TextFile.open(`${folder}/text`);
@@ -238,7 +238,7 @@ Deno.test("nanoGPT's folders can be opened unchanged, and damaged folders are re
     await assertRejects(() => open(), CheckpointError, "Not a vocabulary");
   }));
 
-Deno.test("a dataset is a folder of tokens or a text, which any tokenizer encodes", () =>
+Deno.test("a dataset is a folder of tokens, or a text, which any tokenizer can encode", () =>
   inFolder(async (folder) => {
     await Deno.writeTextFile(`${folder}/text.txt`, "some words to read, ".repeat(30));
     const input = `${folder}/text.txt`, tokenizer = await loadTokenizer("gpt2");

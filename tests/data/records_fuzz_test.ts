@@ -1,9 +1,10 @@
 /**
  * Damaged files with rows: the reader neither crashes nor hangs, and returns only rows that are in the file.
  *
- * JSON lines, JSON arrays and comma-separated values are compared with a reference reader of a few lines, which reads
- * the whole text. A row that only one of the two accepts is an error. These Parquet files have no checksums, so a
- * damaged page may be a valid page with other values: the test checks only that the rows have the file's columns.
+ * For JSON lines, JSON arrays and comma-separated values, the rows are compared with the rows of a simple reference
+ * reader, which reads the whole text. A row that only one of the two readers accepts is an error. The Parquet files have
+ * no checksums, so a damaged page may be a valid page with other values: the test checks only that the rows have the
+ * file's columns.
  */
 import { assert, assertEquals } from "@std/assert";
 import { parquetWorker, readParquet } from "../../src/data/parquet.ts";
@@ -13,13 +14,13 @@ import { isObject } from "../../src/files/files.ts";
 import { RandomGenerator } from "../../src/random/mod.ts";
 import { damaged, inFolder } from "../testing.ts";
 
-/** Mutants of each file; `deno test FILE -- 20000` makes more. */
+/** The number of mutants of each file; `deno test FILE -- 20000` makes 20,000. */
 const MUTANTS = Number(Deno.args[0] ?? 250);
 const golden = new URL("../golden/parquet/", import.meta.url).pathname;
 
 type Rows = Record<string, unknown>[];
 
-/** Half of the mutants have several changes. */
+/** A damaged copy of a file. Two thirds of the mutants have several changes. */
 function mutant(original: Uint8Array<ArrayBuffer>, random: RandomGenerator, place: (length: number) => number) {
   let bytes = original.slice();
   for (
@@ -33,7 +34,8 @@ function mutant(original: Uint8Array<ArrayBuffer>, random: RandomGenerator, plac
 }
 
 /**
- * The rows that a reader returns for each mutant; undefined if it throws a DataError. Any other error fails the test.
+ * The rows that a reader returns for each mutant; undefined if the reader throws a DataError. Any other error fails the
+ * test.
  */
 async function outcomes(
   name: string,
@@ -80,7 +82,7 @@ const judgedBy =
     assertEquals(rows, expected?.length ? expected : undefined, what);
   };
 
-/** The objects in a JSON text; undefined if it is not valid or has anything other than objects. */
+/** The objects in a list of JSON texts; undefined if a text is not valid or not an object. */
 function parsed(texts: readonly string[]): Rows | undefined {
   try {
     const rows = texts.map((text) => JSON.parse(text));
@@ -96,12 +98,12 @@ const rows = Array.from(
 );
 const encode = (text: string) => new TextEncoder().encode(text);
 
-Deno.test("damaged JSON lines", () => {
+Deno.test("the rows of damaged JSON lines equal the reference reader's", () => {
   const judge = judgedBy((text) => parsed(text.split("\n").filter((line) => line.trim())));
   return outcomes("a.jsonl", encode(rows.map((row) => JSON.stringify(row)).join("\n")), readRows, judge);
 });
 
-Deno.test("a damaged JSON array", () => {
+Deno.test("the rows of a damaged JSON array equal the reference reader's", () => {
   const judge = judgedBy((text) => {
     const [first] = text.trim();
     if (first !== "[") return parsed(text.split("\n").filter((line) => line.trim()));
@@ -111,7 +113,7 @@ Deno.test("a damaged JSON array", () => {
   return outcomes("a.json", encode(JSON.stringify(rows, null, 1)), readRows, judge);
 });
 
-Deno.test("damaged comma-separated values", () => {
+Deno.test("the rows of damaged comma-separated values equal the reference reader's", () => {
   const cell = (text: string) => /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
   const lines = [["text", "label"], ...rows.map(({ text, label }) => [text, `${label}`])].map((cells) =>
     cells.map(cell).join(",")
@@ -144,10 +146,10 @@ function csvRows(text: string): Rows | undefined {
 
 const worker = parquetWorker(256);
 for (const name of ["plain", "snappy", "gzip", "zstd", "delta"]) {
-  Deno.test(`damaged Parquet, ${name}`, async () => {
+  Deno.test(`damaged Parquet files are rejected or have rows with the file's columns (${name})`, async () => {
     const original = await Deno.readFile(`${golden}${name}.parquet`),
       columns = ["text", "label", "score", "right", "name", "messages"];
-    // Half of the changes are made in the footer at the end of the file, which has the sizes and names.
+    // Half of the changes are made in the footer at the end of the file, which contains sizes and names.
     const place = (random: RandomGenerator, length: number) =>
       random.randint(2) ? random.randint(length) : Math.max(0, length - 1 - random.randint(2500));
     const judge = (_: unknown, rows: Rows | undefined, what: string) => {

@@ -39,7 +39,7 @@ const refused = async (name: string, contents: string | Uint8Array, message: str
 
 const bytes = (text: string) => new TextEncoder().encode(text);
 
-Deno.test("JSON lines: a byte-order mark, CRLF, empty lines, and no line end at the end", async () => {
+Deno.test("JSON lines may have a byte-order mark, CRLF, empty lines, and no line end at the end", async () => {
   assertEquals(await read("a.jsonl", '\ufeff{"text":"é😀"}\r\n\r\n{"text":"b\\n"}\n  \n{"text":"c"}'), [
     ["line 1", { kind: "text", text: "é😀" }],
     ["line 3", { kind: "text", text: "b\n" }],
@@ -47,7 +47,7 @@ Deno.test("JSON lines: a byte-order mark, CRLF, empty lines, and no line end at 
   ]);
 });
 
-Deno.test("a JSON array, on one line or on several, and JSON lines in a file named .json", async () => {
+Deno.test("a file named .json may have a JSON array on one line or on several lines, or JSON lines", async () => {
   const rows = [{ text: 'a, ] } " \\' }, { text: "[{" }];
   for (const text of [JSON.stringify(rows), JSON.stringify(rows, null, 2) + "\n", ` ${JSON.stringify(rows)} `]) {
     assertEquals(
@@ -59,7 +59,7 @@ Deno.test("a JSON array, on one line or on several, and JSON lines in a file nam
   assertEquals((await read("a.json", rows.map((row) => JSON.stringify(row)).join("\n")))[1][0], "line 2");
 });
 
-Deno.test("comma-separated values: quotes, commas, line ends and quotes in cells, numbers as labels", async () => {
+Deno.test("comma-separated values may have quoted cells with commas, line ends and quotes, and numbers as labels", async () => {
   const text = 'text,label,extra\r\n"a ""b"", c",1,\r\n"x\r\ny",-0.5,z\r\n\r\n5" disk,007,""\n,yes,"""';
   const found = [
     ["line 2", { kind: "label", text: 'a "b", c', label: 1 }],
@@ -128,7 +128,8 @@ Deno.test("the columns determine the format of an example", async () => {
     [{ ctx: "a", endings: ["b", "c"], label: "0" }, { kind: "choice", context: "a", choices: ["b", "c"], label: 0 }],
   ];
   for (const [row, example] of rows) assertEquals(await read("a.jsonl", JSON.stringify(row)), [["line 1", example]]);
-  // If the columns fit several formats, the accepted kinds decide; a prompt takes precedence over a text, as in TRL.
+  // If the columns fit several formats, the format is one that the caller accepts. A prompt takes precedence over a
+  // text, as in TRL.
   const line = JSON.stringify({ text: "t", label: 1, prompt: "p", completion: "c" });
   const kindOf = async (kinds: Kind[]) => (await read("a.jsonl", line, kinds))[0][1].kind;
   assertEquals(await kindOf(["text", "completion"]), "completion");
@@ -152,7 +153,7 @@ Deno.test("prompts come with the row's other columns if requested, and margins a
     );
   }));
 
-Deno.test("what a template reads besides messages: tools, also as JSON, without nulls", async () => {
+Deno.test("a template gets tools and variables besides the messages, also from JSON, and without nulls", async () => {
   const tools = [{ name: "f", needs: null }],
     call = { role: "assistant", content: null, tool_calls: [{ name: "f" }], name: null };
   const question = { role: "user", content: "a" }, messages = [question, call];
@@ -167,7 +168,7 @@ Deno.test("what a template reads besides messages: tools, also as JSON, without 
   }
 });
 
-Deno.test("columns with other names can be renamed", async () => {
+Deno.test("columns can be renamed to the usual names", async () => {
   const contents = "sms,spam\nhi,no\n";
   assertEquals(await read("a.csv", contents, ["label"], { text: "sms", label: "spam" }), [
     ["line 2", { kind: "label", text: "hi", label: "no" }],
@@ -278,10 +279,10 @@ Deno.test("a file that changes while it is read is an error", () =>
     const path = `${folder}/a.jsonl`, line = '{"text":"a"}\n';
     const changes = [
       () => Deno.writeTextFile(path, line, { append: true }),
-      () => Deno.truncate(path, 2 ** 20 + 5), // in the middle of a row: the error is the change, not the row
+      () => Deno.truncate(path, 2 ** 20 + 5), // the last row is cut, but the error must be that the file has changed
     ];
     for (const change of changes) {
-      await Deno.writeTextFile(path, line.repeat(1e5)); // some blocks
+      await Deno.writeTextFile(path, line.repeat(1e5)); // longer than the block that is read first
       const rows = readRows(path);
       await rows.next();
       await change();

@@ -1,6 +1,6 @@
 /**
- * Damaged GGUF files: each is rejected with a CheckpointError, or loaded exactly as the PyPI package gguf reads it,
- * whose results are recorded. GGUF has no checksum, so a changed name, number or character is accepted.
+ * Damaged GGUF files: each is rejected with a CheckpointError, or loaded with the contents that the PyPI package gguf
+ * reads. Results of that package are recorded. GGUF has no checksum, so a changed name, number or character is accepted.
  *
  * `deno task test:long` tests 20,000 files, and with `-- --record` writes the results.
  */

@@ -16,12 +16,11 @@ export interface Judged {
   readonly model: boolean;
 }
 
-/** Longest time for a file of 50 KB, in milliseconds. */
+/** The maximum time in milliseconds for loading a mutant, a file of 50 KB. */
 const LIMIT = 2000;
 
 /**
- * Writes a mutant to `path` and opens it as a container and as a model. Checks that the model has the container's
- * weights.
+ * Writes a mutant to `path` and opens it as a GGUF file and as a model. Checks that the model has the file's weights.
  *
  * @returns undefined if the file is rejected
  * @throws when loading throws an unexpected error, takes too long, or leaves tensors on the device

@@ -11,12 +11,13 @@ const headers = await Promise.all(["mixed.gguf", "converted.gguf"].map(async (na
 }));
 const NUMBERS = [0n, 1n, 2n, 31n, 32n, 2n ** 31n, 2n ** 32n, 2n ** 53n + 1n, 2n ** 63n, 2n ** 64n - 1n];
 
-/** A file with one to three changes in its header, metadata or table of tensors, which depend on the number. */
+/** A file with one to three changes in its header, metadata or table of tensors. The number determines the changes. */
 export function mutant(number: number): Uint8Array<ArrayBuffer> {
   const random = new RandomGenerator(number), end = headers[number % 2];
   let bytes: Uint8Array<ArrayBuffer> = originals[number % 2].slice();
   for (let times = 1 + random.randint(3); times > 0 && bytes.length > 0; times--) {
-    // Half of the changes are in the first 300 bytes or in the table, because the rest is mostly texts of tokens.
+    // Half of the changes are in the first 300 bytes, and a quarter in the table of tensors. Most other bytes are texts
+    // of tokens.
     const from = [0, 0, end - 1400, 0][random.randint(4)], room = [end, 300, 1400, 300][random.randint(4)];
     const at = Math.min(bytes.length - 1, from + random.randint(Math.min(room, end - from)));
     const view = new DataView(bytes.buffer);

@@ -21,7 +21,7 @@ interface Parts {
   readonly counts?: readonly [tensors: number | bigint, pairs: number | bigint];
   readonly data?: number;
 }
-/** A file with this header, padded to 32 bytes and followed by this many bytes of data. */
+/** A file with the given header, which is padded to 32 bytes and followed by `data` bytes of zeros. */
 function bytesOf(
   { version = u32(3), tensors = [], pairs = [], counts = [tensors.length, pairs.length], data = 64 }: Parts,
 ) {
@@ -37,52 +37,76 @@ const pair = (key: string, type: number, value: number[]) => [...text(key), ...u
 
 const HUGE = 2n ** 64n - 1n;
 const damaged: [what: string, parts: Parts | Uint8Array<ArrayBuffer>, message: string][] = [
-  ["nothing", new Uint8Array(), 'is not a GGUF file: its first four bytes are not "GGUF"'],
+  ["an empty file", new Uint8Array(), 'is not a GGUF file: its first four bytes are not "GGUF"'],
   ["another format", new TextEncoder().encode("PK\x03\x04 and more"), "is not a GGUF file"],
   ["version 1", { version: u32(1) }, "is a GGUF file (version 1); supported are versions 2 and 3"],
-  ["big-endian", { version: [0, 0, 0, 3] }, "is a GGUF file (big-endian)"],
-  ["a count of tensors", { counts: [HUGE, 0] }, "18446744073709552000 tensors do not fit into the"],
-  ["a count of pairs", { counts: [0, 2n ** 53n] }, "9007199254740992 pairs do not fit"],
-  ["a key's length", { pairs: [[...u64(2n ** 62n), 1]], counts: [0, 1] }, "bytes of key 1 do not fit"],
-  ["a string's length", { pairs: [pair("a", STRING, u64(HUGE))] }, "bytes of a do not fit"],
-  ["an array's length", { pairs: [pair("a", ARRAY, [...u32(STRING), ...u64(2n ** 40n)])] }, "elements of a do not fit"],
-  ["arrays in arrays", { pairs: [pair("a", ARRAY, [...u32(ARRAY), ...u64(1)])] }, "a is an array of arrays"],
-  ["a type of metadata", { pairs: [pair("a", 13, [0])] }, "a has type 13, expected 0 to 12"],
-  ["a boolean", { pairs: [pair("a", BOOL, [2])] }, "a is the boolean 2, expected 0 or 1"],
-  ["bytes that are not a text", { pairs: [pair("a", STRING, [...u64(1), 0xff])] }, "a is not UTF-8 text"],
-  ["a key twice", { pairs: [pair("a", BOOL, [0]), pair("a", BOOL, [1])] }, "a occurs twice"],
+  ["a big-endian file", { version: [0, 0, 0, 3] }, "is a GGUF file (big-endian)"],
+  ["a huge number of tensors", { counts: [HUGE, 0] }, "18446744073709552000 tensors do not fit into the"],
+  ["a huge number of pairs", { counts: [0, 2n ** 53n] }, "9007199254740992 pairs do not fit"],
+  ["a huge length of a key", { pairs: [[...u64(2n ** 62n), 1]], counts: [0, 1] }, "bytes of key 1 do not fit"],
+  ["a huge length of a string", { pairs: [pair("a", STRING, u64(HUGE))] }, "bytes of a do not fit"],
   [
-    "no alignment",
+    "a huge length of an array",
+    { pairs: [pair("a", ARRAY, [...u32(STRING), ...u64(2n ** 40n)])] },
+    "elements of a do not fit",
+  ],
+  ["an array of arrays", { pairs: [pair("a", ARRAY, [...u32(ARRAY), ...u64(1)])] }, "a is an array of arrays"],
+  ["an unknown type of metadata", { pairs: [pair("a", 13, [0])] }, "a has type 13, expected 0 to 12"],
+  ["a boolean other than 0 and 1", { pairs: [pair("a", BOOL, [2])] }, "a is the boolean 2, expected 0 or 1"],
+  ["a string that is not UTF-8", { pairs: [pair("a", STRING, [...u64(1), 0xff])] }, "a is not UTF-8 text"],
+  ["a key that occurs twice", { pairs: [pair("a", BOOL, [0]), pair("a", BOOL, [1])] }, "a occurs twice"],
+  [
+    "an alignment of 0",
     { pairs: [pair("general.alignment", UINT32, u32(0))] },
     "general.alignment is 0 (uint32), expected a power",
   ],
-  ["an alignment", { pairs: [pair("general.alignment", UINT32, u32(48))] }, "general.alignment is 48 (uint32)"],
-  ["its type", { pairs: [pair("general.alignment", 5, u32(32))] }, "general.alignment is 32 (int32)"],
-  ["five dimensions", { tensors: [tensor("t", [1, 1, 1, 1, 1])] }, "t has 5 dimensions, expected at most 4"],
-  ["a tensor twice", { tensors: [tensor("t", [8]), tensor("t", [8], { offset: 32 })] }, "the tensor t occurs twice"],
-  ["no elements", { tensors: [tensor("t", [4, 0])] }, "t is F32 [0,4], expected rows of a multiple"],
   [
-    "elements that overflow",
+    "an alignment that is not a power of two",
+    { pairs: [pair("general.alignment", UINT32, u32(48))] },
+    "general.alignment is 48 (uint32)",
+  ],
+  [
+    "an alignment of the wrong type",
+    { pairs: [pair("general.alignment", 5, u32(32))] },
+    "general.alignment is 32 (int32)",
+  ],
+  [
+    "a tensor with five dimensions",
+    { tensors: [tensor("t", [1, 1, 1, 1, 1])] },
+    "t has 5 dimensions, expected at most 4",
+  ],
+  [
+    "a tensor that occurs twice",
+    { tensors: [tensor("t", [8]), tensor("t", [8], { offset: 32 })] },
+    "the tensor t occurs twice",
+  ],
+  ["a tensor without elements", { tensors: [tensor("t", [4, 0])] }, "t is F32 [0,4], expected rows of a multiple"],
+  [
+    "a huge number of elements",
     { tensors: [tensor("t", [2n ** 33n, 2n ** 31n])] },
     "but t has 18446744073709552000 elements",
   ],
   [
-    "a part of a block",
+    "a tensor with a part of a block",
     { tensors: [tensor("t", [33, 2], { type: 8 })] },
     "t is Q8_0 [2,33], expected rows of a multiple of 32",
   ],
   [
-    "a type by its name",
+    "an unsupported type with a name",
     { tensors: [tensor("t", [32], { type: 12 })] },
     "t is Q4_K; supported are F32, F16, Q8_0, BF16",
   ],
-  ["a type without one", { tensors: [tensor("t", [32], { type: 77 })] }, "t is of type 77; supported are"],
-  ["an offset", { tensors: [tensor("t", [8], { offset: 4 })] }, "t has the offset 4, expected 0"],
-  ["an overlap", { tensors: [tensor("t", [8]), tensor("s", [8])] }, "s has the offset 0, expected 32"],
-  ["an offset that overflows", { tensors: [tensor("t", [8], { offset: 2n ** 64n - 32n })] }, "expected 0"],
+  [
+    "an unsupported type without a name",
+    { tensors: [tensor("t", [32], { type: 77 })] },
+    "t is of type 77; supported are",
+  ],
+  ["a wrong offset", { tensors: [tensor("t", [8], { offset: 4 })] }, "t has the offset 4, expected 0"],
+  ["an overlap of two tensors", { tensors: [tensor("t", [8]), tensor("s", [8])] }, "s has the offset 0, expected 32"],
+  ["a huge offset", { tensors: [tensor("t", [8], { offset: 2n ** 64n - 32n })] }, "expected 0"],
   ["too little data", { tensors: [tensor("t", [17])] }, "but t ends at"],
   [
-    "no header's end",
+    "a truncated header",
     bytesOf({ tensors: [tensor("t", [8])] }).slice(0, 50),
     "is damaged or truncated: it has 50 bytes",
   ],
@@ -111,7 +135,7 @@ Deno.test("GGUF: version 2, tensors without dimensions, and __proto__ as a key a
     await assertRejects(() => file.readBytes("t", 0, new Uint8Array(5)), CheckpointError, "ends within t");
   }));
 
-Deno.test("GGUF: a header that is longer than the part that is read first", () =>
+Deno.test("GGUF: a header that is longer than the part that is read first can be read", () =>
   inFolder(async (folder) => {
     const path = `${folder}/model.gguf`, tokens = Array.from({ length: 300_000 }, (_, i) => `token ${i}é`);
     const metadata = [["tokens", { type: "string", value: tokens }]] as const;
@@ -122,7 +146,7 @@ Deno.test("GGUF: a header that is longer than the part that is read first", () =
     assertEquals([...await file.readTensor("t")], [1, 2]);
   }));
 
-Deno.test("GGUF: after a full disk, with another writer, or with a tensor of the wrong size, the old file stays", () =>
+Deno.test("GGUF: if the disk is full, another process writes the file or a tensor has the wrong size, the old file stays", () =>
   inFolder(async (folder) => {
     const path = `${folder}/model.gguf`, data = () => Float32Array.of(1, 2);
     await Deno.writeTextFile(path, "before");

@@ -10,12 +10,12 @@ const refused = async (target: string, options?: Parameters<typeof Lock.take>[1]
 };
 const age = (path: string, seconds: number) => Deno.utime(path, new Date(), new Date(Date.now() - 1000 * seconds));
 
-Deno.test("a lock can be held only once, and its file is removed afterwards", () =>
+Deno.test("a lock can be held only once, and its file is removed when it is released", () =>
   inFolder(async (folder) => {
     for (const [options, file] of [[{}, `${folder}/.lock`], [{ beside: true }, `${folder}.lock`]] as const) {
       {
         using _ = await Lock.take(folder, options);
-        await age(file, 3600); // the system's lock decides, not the file's age
+        await age(file, 3600); // the lock is still held, because the system's lock counts and not the file's age
         const message = await refused(folder, options);
         assertMatch(message, /^\S+ is in use by process \d+ since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC$/);
         assert(message.startsWith(`${folder} is in use by process ${Deno.pid} since`), message);
@@ -65,6 +65,6 @@ Deno.test("without the system's lock, a lock file is valid as long as it is upda
       using _ = await Lock.take(folder, { system });
     }
     await holder();
-    await Deno.writeTextFile(file, ""); // as if the process was killed before it wrote its entry
+    await Deno.writeTextFile(file, ""); // the file of a process that was killed before it wrote its entry
     using _ = await Lock.take(folder, { system: false });
   }));

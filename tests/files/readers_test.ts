@@ -44,7 +44,7 @@ for (const [name, open] of Object.entries(readers)) {
   });
 }
 
-Deno.test("zip: overlapping reads of parts of records", async () => {
+Deno.test("zip: parts of records can be read at once", async () => {
   using zip = await ZipFile.open(ckpt);
   const names = [...zip.entries.keys()], expected: Uint8Array[] = [];
   for (const name of names) expected.push(await zip.read(name));
@@ -62,7 +62,7 @@ Deno.test("zip: overlapping reads of parts of records", async () => {
   assertEquals(read, expected);
 });
 
-Deno.test("NanoGPTFile: overlapping reads of weights and the optimizer's state", async () => {
+Deno.test("NanoGPTFile: weights and the optimizer's state can be read at once", async () => {
   using file = await NanoGPTFile.open(ckpt);
   const sources = [...file.weights(), ...(await file.optimizer())!.tensors], expected = [];
   for (const [, { data }] of sources) expected.push(await data());
@@ -71,7 +71,7 @@ Deno.test("NanoGPTFile: overlapping reads of weights and the optimizer's state",
   assertEquals(await Promise.all(again.map(([, { data }]) => data())), expected);
 });
 
-Deno.test("TokenFile: batches that are drawn at once", () =>
+Deno.test("TokenFile: several ranges can be read at once", () =>
   inFolder(async (folder) => {
     await Deno.writeFile(`${folder}/train.bin`, new Uint8Array(Uint16Array.from({ length: 900 }, (_, i) => i).buffer));
     using file = TokenFile.open(`${folder}/train.bin`);
@@ -113,7 +113,7 @@ Deno.test("every reader names a Git LFS pointer or a web page that was downloade
     await assertRejects(() => loadTokenizer(folder), CheckpointError, "merges.txt is a Git LFS pointer");
     await Deno.writeTextFile(`${folder}/tokenizer.json`, PAGES[0]);
     await assertRejects(() => loadTokenizer(folder), CheckpointError, "tokenizer.json is a web page");
-    // A file that only resembles one of them is read.
+    // A file that contains a pointer's text, but not at its beginning, is read.
     await Deno.writeTextFile(path, JSON.stringify({ text: POINTER }));
     assertEquals(await readJson(path), { text: POINTER });
   }));

@@ -73,19 +73,19 @@ Deno.test("zip: reading a part of a record finds damage in its other parts", () 
         "a do not match its checksum",
       );
     }
-    using inOrder = await ZipFile.open(path); // when read in order, the checksum is checked with the last part
+    using inOrder = await ZipFile.open(path); // if parts are read in order, the last part checks the CRC-32
     await inOrder.readInto("a", 0, new Uint8Array(4));
     const rest = new Uint8Array(2_999_996);
     await assertRejects(() => inOrder.readInto("a", 4, rest), CheckpointError, "checksum");
   }));
 
-Deno.test("zip: contradictions are rejected, and the message names the record", async (t) => {
+Deno.test("zip: invalid archives are rejected, and the message says what is wrong", async (t) => {
   type Change = (view: DataView, bytes: Uint8Array<ArrayBuffer>) => void | Uint8Array<ArrayBuffer>;
   const entry = (offset: number, value: number, nth = 0): Change => (view, bytes) =>
     view.setUint16(find(bytes, DIRECTORY, nth) + offset, value, true);
   const name = (text: string): Change => (_, bytes) => bytes.set(utf8(text), find(bytes, DIRECTORY) + 46);
   const wide = (field: number, value: bigint, nth = 0): Change => (view, bytes) =>
-    view.setBigUint64(find(bytes, DIRECTORY, nth) + 46 + 4 + 4 + 8 * field, value, true); // sizes, then the position
+    view.setBigUint64(find(bytes, DIRECTORY, nth) + 46 + 4 + 4 + 8 * field, value, true); // fields 0 and 1 are the sizes, field 2 the position
   const cases: [string, Change, RegExp][] = [
     ["empty", () => new Uint8Array(), /is truncated or not a zip archive/],
     ["cut", (_, bytes) => bytes.slice(0, -1), /is truncated or not a zip archive/],
@@ -172,7 +172,7 @@ Deno.test("zip: a record that inflates to more or fewer bytes than the directory
     }
   }));
 
-/** A program from opcodes, written as pickletools' characters. */
+/** A pickle of protocol 2 with the given opcodes and arguments, as the characters in pickletools or as bytes. */
 const program = (...parts: (string | number[])[]): Uint8Array =>
   Uint8Array.from([0x80, 2, ...parts.flatMap((part) => typeof part === "string" ? [...utf8(part)] : part), 0x2e]);
 const reader = (bytes: Uint8Array): PickleValue => readPickle(bytes, { where: "a.pkl" });
@@ -229,7 +229,7 @@ Deno.test("pickle: an invalid program, or one that expands a few bytes into a hu
   assertEquals(reader(program(...laughs.slice(0, 3 + 7 * 10), "h", [10])) instanceof Array, true);
 });
 
-Deno.test("pickle: a written value is read again", () => {
+Deno.test("pickle: a value that was written is read unchanged", () => {
   const value: PickleInput = {
     ...{ none: null, yes: true, no: false, int: 7, negative: -300, wide: 2 ** 40, large: -(2n ** 100n), float: 0.1 },
     ...{
@@ -319,7 +319,7 @@ Deno.test("torch files: tensors that reach beyond their storage are rejected", (
     await assertRejects(() => file.readFloats("x", 3, new Float32Array(2)), CheckpointError, "no elements 3 to 5");
   }));
 
-Deno.test("torch files: after a failed save, only the old file is there", () =>
+Deno.test("torch files: after a failed save, the old file is unchanged, and no other file remains", () =>
   inFolder(async (folder) => {
     const path = `${folder}/a.pt`, x = { dtype: "F32", shape: [2], data: () => Float32Array.of(1, 2) } as const;
     await writeTorchFile(path, { x });

@@ -18,22 +18,23 @@ import { zipParts } from "../../src/files/zip_writer.ts";
 import { CheckpointError } from "../../src/errors.ts";
 import { RandomGenerator } from "../../src/random/mod.ts";
 
-/** Mutants of each kind; `deno test FILE -- 20000` makes more. */
+/** The number of mutants of each kind; `deno test FILE -- 20000` makes 20,000. */
 const MUTANTS = Number(Deno.args[0] ?? 300);
-/** Longest time to read a file on a busy machine, in milliseconds. */
+/** The maximum time for reading a file on a busy machine, in milliseconds. */
 const PATIENCE = 5000;
 const saved = new URL("../golden/torch_files", import.meta.url).pathname;
 
 const LENGTHS = [0n, 1n, 63n, 255n, 0xffffn, 0x7fffffffn, 0xffffffffn, 2n ** 32n, 2n ** 53n, 2n ** 63n, 2n ** 64n - 1n];
 
 /**
- * Makes one to three changes: bits, bytes, lengths, and parts that are removed, repeated, inserted, or moved within the
- * file.
+ * A copy of a file with one to three changes: bits, bytes or lengths are changed, or a part is removed, repeated,
+ * inserted, or moved within the file.
  */
 function mutate(original: Uint8Array, random: RandomGenerator): Uint8Array<ArrayBuffer> {
   let bytes = original.slice();
   for (let times = 1 + random.randint(3); times > 0 && bytes.length > 0; times--) {
-    // A checkpoint is mostly weights, so half of the changes are made among the sizes and names.
+    // A checkpoint consists mostly of weights. So two thirds of the changes are made at its beginning or end, where sizes
+    // and names are.
     const near = [0, bytes.length, Math.min(bytes.length, 8000)][random.randint(3)];
     const at = near === bytes.length
       ? Math.max(0, bytes.length - 1 - random.randint(6000))
@@ -128,7 +129,7 @@ const kinds: Kind[] = [
   { name: "ckpt.pt", file: "ckpt.pt", read: checkpoint, covered: true },
   { name: "meta.pkl", file: "meta.pkl", read: vocabulary, covered: false },
   {
-    name: "structures in archives that are whole",
+    name: "structures changed before they were archived",
     file: "values.pt",
     read: contents,
     covered: false,

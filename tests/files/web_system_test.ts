@@ -1,6 +1,6 @@
 /**
- * The browser's file system with folders in memory: everything that runs and models need. tests/browser tests real
- * folders.
+ * The browser's file system, with folders in memory instead of real ones: every file operation that runs and models
+ * need. tests/browser tests real folders.
  */
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { crc32 } from "node:zlib";
@@ -31,7 +31,7 @@ function inMemory(name: string, body: (saved: MemoryFolder) => Promise<void>): v
 }
 const codeFrom = async (body: () => Promise<unknown>) => codeOf(await body().catch((error) => error));
 
-inMemory("files and folders, and what is wrong with them", async (saved) => {
+inMemory("files and folders can be written, read and removed, and errors have the system's codes", async (saved) => {
   saved.put("from_disk", new Blob(["as it was"]));
   assertEquals(new TextDecoder().decode(await readBytes("saved/from_disk")), "as it was");
   await system.mkdir("saved/a/b", { recursive: true });
@@ -60,7 +60,7 @@ inMemory("files and folders, and what is wrong with them", async (saved) => {
   await assertRejects(() => readBytes("saved/c/copy"), CheckpointError, "saved/c/copy: no such file or folder");
 });
 
-inMemory("a full disk is said in words, and leaves what was there", async (saved) => {
+inMemory("the error for a full disk says so, and the old files remain", async (saved) => {
   await replaceFile("saved/weights", [new Uint8Array(4)]);
   const getFile = saved.getFileHandle.bind(saved);
   saved.getFileHandle = async (...how) => {
@@ -80,7 +80,7 @@ inMemory("a full disk is said in words, and leaves what was there", async (saved
   assertEquals((await readBytes("saved/weights")).length, 4);
 });
 
-inMemory("a run goes on bit for bit, and becomes a Hugging Face folder that loads", async () => {
+inMemory("a run resumes bit for bit, and can be saved as a Hugging Face folder and loaded", async () => {
   using device = await createDevice("cpu", { threads: 1 });
   const tokenizer = new CharacterTokenizer(["a", "b", "c", "d"]),
     tokens = Int32Array.from({ length: 200 }, (_, i) => i % 4);
@@ -111,7 +111,7 @@ inMemory("a run goes on bit for bit, and becomes a Hugging Face folder that load
   assertEquals((await weights(again))[0], (await weights(model))[0]);
 });
 
-inMemory("an archive's checksums need no zlib", async (saved) => {
+inMemory("the checksums of an archive can be computed without zlib", async (saved) => {
   const bytes = crypto.getRandomValues(new Uint8Array(1000));
   assertEquals(tableCrc32(bytes.subarray(300), tableCrc32(bytes.subarray(0, 300))), crc32(bytes));
   assertEquals(tableCrc32(new TextEncoder().encode("123456789")), 0xcbf43926); // the standard check value of CRC-32

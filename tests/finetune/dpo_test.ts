@@ -47,10 +47,11 @@ async function losses(trainer: Trainer): Promise<{ losses: number[]; measures: M
 }
 
 for (const { name, device } of await devices()) {
-  Deno.test(`losses of a pair with Δ = 0.5, computed by hand (${name})`, async () => {
+  Deno.test(`the losses of a pair with Δ = 0.5 equal the values computed by hand (${name})`, async () => {
     const model = newModel(device), rows = pairs(3, () => 1), same = new ReferencePolicy(model, model);
     const own = await referenceSums(same, rows, { batchSize: 2, maxLength: 40 });
-    const shifted = own.map((sum, row) => row % 2 === 0 ? sum - 0.5 : sum); // the ratio of the chosen answer is 0.5, of the rejected answer 0
+    // r = log π − log π_ref is 0.5 for the chosen answer and 0 for the rejected answer.
+    const shifted = own.map((sum, row) => row % 2 === 0 ? sum - 0.5 : sum);
     const of = async (options: Partial<PreferenceOptions>) => {
       const all = { batchSize: 2, maxLength: 40, reference: { train: shifted, val: shifted }, ...options };
       using trainer = new Trainer(model, new DirectPreference(model, { train: rows, val: rows }, all), {
@@ -94,7 +95,7 @@ for (const { name, device } of await devices()) {
   });
 }
 
-Deno.test("the base of the policy's adapter and an equal model are the same reference, run in the step or stored before", async () => {
+Deno.test("a run has the same losses if its reference is the adapter's base, an equal model, or stored log-probabilities", async () => {
   const device = await openDevice("cpu", { threads: 1 }), rows = pairs(12), found: { losses: number[] }[] = [];
   for (const how of ["off", "beside", "stored"]) {
     const model = newModel(device), beside = newModel(device).freeze();

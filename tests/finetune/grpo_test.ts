@@ -36,7 +36,7 @@ const TRAINING = {
 };
 
 /**
- * Replaces the weights, so that probabilities are far from even: a new model gives all tokens similar probabilities.
+ * Replaces the weights, so that the probabilities of tokens differ a lot. In a new model they are nearly equal.
  */
 function reseed(model: GPT, seed: number): GPT {
   const generator = new RandomGenerator(seed),
@@ -57,13 +57,13 @@ async function firstPass(task: PolicyGradient, model: GPT): Promise<Record<strin
   const { loss, outputs } = task.loss(model, batch);
   loss.backward();
   const { logprobs } = tokenLogprobs(model, { tokens: batch.tokens, targets: batch.targets }, OPTIONS);
-  if (batch.old) assertEquals(await logprobs.data(), await batch.old.data()); // then every ratio is exp(0)
+  if (batch.old) assertEquals(await logprobs.data(), await batch.old.data()); // so every ratio is exp(0)
   const measures = task.measures.map((name, i) => [name, i] as const), values = await outputs.data();
   return { ...Object.fromEntries(measures.map(([name, i]) => [name, values[i]])), ...task.drawn() };
 }
 
 for (const { name, device } of await devices()) {
-  Deno.test(`the probability of a token that rows sampled equals its probability in the training pass (${name})`, async () => {
+  Deno.test(`a token has the same probability when it is sampled and in the training pass (${name})`, async () => {
     using model = modelOn(device);
     using rows = new Rows(model, { slots: 4 });
     for (const temperature of [1, 0.6]) {
@@ -72,7 +72,7 @@ for (const { name, device } of await devices()) {
         PROMPTS.slice(0, 4).map(async ({ ids: prompt }, seed) => {
           const drawn: number[] = [], how = { temperature, draws: "philox", topLogprobs: CONFIG.vocabSize } as const;
           const row = rows.add({ prompt, seed, maxNewTokens: 9, ...how });
-          for await (const { id, topLogprobs } of row) { // probabilities before the temperature is applied
+          for await (const { id, topLogprobs } of row) { // `topLogprobs` are computed before the temperature is applied
             const scaled = topLogprobs!.map(({ logprob }) => logprob / temperature);
             const sum = Math.log(scaled.reduce((sum, one) => sum + Math.exp(one), 0));
             drawn.push(scaled[topLogprobs!.findIndex((one) => one.id === id)] - sum);
@@ -86,7 +86,7 @@ for (const { name, device } of await devices()) {
     }
   });
 
-  if (name === "reference") continue; // passes in f64 differ from the f32 batches in the last bits
+  if (name === "reference") continue; // it computes in f64, but stores old log-probabilities in f32
   Deno.test(`the first ratios are exactly 1, and the policy's KL to itself is exactly 0 (${name})`, async () => {
     for (const method of ["grpo", "rloo"] as const) {
       for (const adapter of [false, true]) {
@@ -111,7 +111,7 @@ const gradients = async (model: GPT) => {
 
 Deno.test("groups with equal rewards are counted and do not change the weights", async () => {
   const device = await openDevice("cpu", { threads: 1 });
-  const odd = plainReward("third", () => 1 / 3); // the mean of thirds may be off by a bit
+  const odd = plainReward("third", () => 1 / 3); // the mean of several 1 / 3 may have a rounding error
   for (const options of [{}, { scaleRewards: "none" }, { method: "rloo", beta: 0 }] as const) {
     using model = modelOn(device);
     using task = taskOf(model, { ...options, rewards: [odd], numGenerations: 8, batchSize: 24 });
@@ -141,7 +141,7 @@ Deno.test("several rewards are added up with their weights, and reported under t
   device.close();
 });
 
-Deno.test("a completion depends only on the rollout's number, not on other rollouts before or beside it", async () => {
+Deno.test("a completion depends only on the rollout's number, not on rollouts before it or at the same time", async () => {
   const device = await openDevice("cpu", { threads: 2 });
   using model = modelOn(device);
   const prompts = [0, 0, 0, 2, 2, 1].map((i) => PROMPTS[i].ids),
@@ -232,7 +232,7 @@ Deno.test("a run stopped within or between iterations resumes to the same bytes 
     await assertRejects(refused, CheckpointError, "its numIterations is 2, expected 3");
   }));
 
-Deno.test("a run stopped while it writes or scores completions resumes without a loss", () =>
+Deno.test("a run stopped while it writes or scores completions resumes without losing an update", () =>
   inFolder(async (path) => {
     await run(`${path}/whole`);
     for (const where of ["writing", "scoring"]) {
@@ -241,7 +241,8 @@ Deno.test("a run stopped while it writes or scores completions resumes without a
       const rewards = [{
         ...threes,
         score(...given: Parameters<typeof threes.score>) {
-          if (where === "scoring" && ++calls === 3) stop.abort(new Error("Ctrl-C")); // calls 1 and 2 are the evaluation of both splits, call 3 the first iteration
+          // Calls 1 and 2 score the evaluation of the two splits, call 3 the first iteration.
+          if (where === "scoring" && ++calls === 3) stop.abort(new Error("Ctrl-C"));
           return threes.score(...given);
         },
       }];
@@ -269,7 +270,7 @@ Deno.test("a policy that moves too far from its reference stops the run, which i
     );
   }));
 
-Deno.test("the memory estimate equals what a run takes: writing, scoring by policy and reference, and learning", async () => {
+Deno.test("the memory estimate is what a run takes or a little more, with and without a reference and an end token", async () => {
   for (const how of ["plain", "ends", "off", "beside"] as const) {
     const device = await openDevice("cpu", { threads: 1 }),
       other = modelOn(device).freeze(),

@@ -57,7 +57,7 @@ Deno.test("invalid labels are refused with their line", () => {
   assertThrows(() => labelNumbers({ where: "line 3", label: [1] }, numbers), DataError, "expected 2 numbers");
 });
 
-Deno.test("inputs: texts one after the other, or GPT-1's with tokens between them; longer texts are cut", () => {
+Deno.test("inputs are texts one after the other, or in GPT-1's form with tokens between them; long texts are cut", () => {
   const of = (kind: HeadKind, row: object, more: object = {}) =>
     inputsOf({ where: "line 1", kind: "label", text: "", label: 0, ...row } as never, {
       kind,
@@ -103,13 +103,13 @@ Deno.test("inputs: texts one after the other, or GPT-1's with tokens between the
   assertThrows(() => of("choose", { text: "a" }), DataError, "needs a context with choices");
 });
 
-Deno.test("lastTokens: the rightmost token that is not padding, on either side, as in transformers", () => {
+Deno.test("lastTokens finds the rightmost token that is not padding, as in transformers", () => {
   assertEquals([...lastTokens([[5, 0, 0], [0, 0, 6], [0, 7, 0]], 0)], [0, 5, 7]);
   assertEquals([...lastTokens([[5, 0], [0, 0]])], [1, 3]);
   assertThrows(() => lastTokens([[1, 2], [0, 0]], 0), DataError, "row 1 is nothing but padding");
 });
 
-/** Rows of several lengths, whose label depends on their last token. */
+/** Rows of several lengths. The label of a row depends on its last token. */
 function someRows(count: number, { kind = "classify" as HeadKind, seed = 3 } = {}): HeadRows {
   const rows = new HeadRows(), random = new RandomGenerator(seed);
   const text = () => Array.from({ length: 1 + random.randint(24) }, () => random.randint(8));
@@ -193,7 +193,7 @@ for (
       device.close();
     }));
 
-  Deno.test(`${what}: takes no more memory than estimated`, async () => {
+  Deno.test(`${what}: a run takes no more memory than estimated`, async () => {
     const device = await CpuDevice.create({ threads: 1 });
     const taskOf = (model: GPT, count = 23) => {
       const rows = { train: someRows(count, { kind }), val: someRows(7, { kind }) };
@@ -221,7 +221,7 @@ for (
   });
 }
 
-Deno.test("micro-batches give the gradient of all rows at once, including the smaller ones at the end of an epoch", async () => {
+Deno.test("the accumulated gradient of micro-batches, of which the last is smaller, is the gradient of all rows at once", async () => {
   const device = await createDevice("reference"), rows = someRows(7);
   const gradient = async (batchSize: number, count: number) => {
     const model = new GPT({ ...SIZES, dropout: 0 }, { device });
@@ -245,11 +245,11 @@ Deno.test("micro-batches give the gradient of all rows at once, including the sm
       [model.transformer.h[0].mlp.c_fc.weight, task.module.parameters().next().value!].map((p) => p.grad!.data()),
     );
   };
-  const [whole, apart] = [await gradient(7, 1), await gradient(3, 3)]; // 3, 3 and 1 rows
+  const [whole, apart] = [await gradient(7, 1), await gradient(3, 3)]; // one batch of 7; batches of 3, 3 and 1 rows
   for (const [i, values] of apart.entries()) assertClose(values, whole[i], { atol: 1e-12, rtol: 1e-12 }, "gradient");
 });
 
-Deno.test("features: the same scores and training as through the body; the file is read only for the same rows and model", () =>
+Deno.test("training on stored features has the same losses as through the body, and features of other rows or models are refused", () =>
   inFolder(async (folder) => {
     const device = await createDevice("cpu", { threads: 1 }), model = new GPT({ ...SIZES, dropout: 0 }, { device });
     trainLastBlocks(model, 0);
@@ -296,7 +296,7 @@ Deno.test("features: the same scores and training as through the body; the file 
     device.close();
   }));
 
-Deno.test("a frozen body records nothing for backward, and its next tokens have no part in the loss", async () => {
+Deno.test("a frozen body records nothing for backward, and the loss of the next tokens is not added", async () => {
   const device = await createDevice("cpu", { threads: 1 }), model = new GPT(SIZES, { device });
   trainLastBlocks(model, 0);
   const rows = someRows(4, { kind: "choose" }),
@@ -310,7 +310,7 @@ Deno.test("a frozen body records nothing for backward, and its next tokens have 
   device.close();
 });
 
-Deno.test("transfer: the last blocks are trained, rates fall, and each layer starts at its turn", async () => {
+Deno.test("the last blocks can be trained alone, and learning rates and starts of training depend on the layer", async () => {
   const device = await createDevice("cpu", { threads: 1 }), model = new GPT({ ...SIZES, nLayer: 3 }, { device });
   const head = new DoubleHeads(model),
     added = [...head.namedParameters()].map(([name, one]) => [`task.${name}`, one] as const);
@@ -325,7 +325,7 @@ Deno.test("transfer: the last blocks are trained, rates fall, and each layer sta
   ]);
   trainLastBlocks(model, 2);
   const trained = layerGroups(model, added, { layerDecay: 0.5 }).map(({ parameters }) => [...parameters].length);
-  assertEquals(trained, [2, 14, 12]); // the head; a block with the last layer norm; a block
+  assertEquals(trained, [2, 14, 12]); // parameters of the head; of the last block with the last layer norm; of a block
   assertThrows(
     () => trainLastBlocks(model, 4),
     ConfigError,
@@ -336,7 +336,7 @@ Deno.test("transfer: the last blocks are trained, rates fall, and each layer sta
   device.close();
 });
 
-Deno.test("dropout on choices: one mask for all choices of an example in GPT-1's form, otherwise one for each", async () => {
+Deno.test("dropout uses one mask for all choices of an example in GPT-1's form, otherwise one mask for each choice", async () => {
   const device = await createDevice("cpu", { threads: 1 }), model = new GPT({ ...SIZES, dropout: 0 }, { device });
   const head = new DoubleHeads(model, { dropout: 0.5 }),
     states = device.tensor(new Float32Array(6 * 16).fill(1), [6, 16]);
@@ -349,7 +349,7 @@ Deno.test("dropout on choices: one mask for all choices of an example in GPT-1's
   device.close();
 });
 
-Deno.test("GPT-1's tokens: added once, to a tokenizer of any kind, with their own embeddings", async () => {
+Deno.test("GPT-1's tokens are added once, to a tokenizer of any kind, with embeddings of their own", async () => {
   const device = await createDevice("cpu", { threads: 1 }), model = new GPT({ ...SIZES, vocabSize: 8 }, { device });
   const before = await model.transformer.wte.weight.data();
   const { tokenizer: more, tokens: ids } = addInputTokens(model, tokenizer);

@@ -109,7 +109,7 @@ for (const name of ["reference", "cpu"]) {
       const apart = await loadPretrained(base, { device, tokenizer, adapter: whole.last });
       assertEquals(await logits(apart.model), whole.numbers);
       const twice = await loadPretrained(`${path}/whole`, { device, checkpoint: "last", adapter: whole.last });
-      assertEquals(adaptersOf(twice.model).length, 2); // the run's own adapter, and the one loaded by name
+      assertEquals(adaptersOf(twice.model).length, 2); // the run's own adapter, and the adapter loaded by its path
 
       await Deno.remove(base, { recursive: true });
       const load = () => loadPretrained(`${path}/whole`, { device });
@@ -144,7 +144,7 @@ for (const name of ["reference", "cpu"]) {
       assertEquals(await logits(model), one);
       second.enabled = true;
       assertEquals(await logits(model), both);
-      first.remove(); // while the other adapter wraps it
+      first.remove(); // the second adapter's wrappers are around the first adapter's
       assertEquals(await logits(model), two);
       second.remove();
       assertEquals(await logits(model), base);

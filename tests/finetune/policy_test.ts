@@ -24,7 +24,7 @@ const ROWS: ScoredRow[] = [[5, 1], [24, 20], [9, 3], [2, 1], [16, 15]].map(([len
 }));
 const newModel = (device: Device) => {
   const model = new GPT(CONFIG, { device, seed: 5 });
-  for (const [name, { storage }] of model.namedParameters()) { // so that no distribution is uniform
+  for (const [name, { storage }] of model.namedParameters()) { // larger weights, so that no distribution is uniform
     if (name.endsWith("weight") && storage.length > 16) {
       device.fill(storage, (values) => generator.normal(values, 0, 0.3));
     }
@@ -32,7 +32,7 @@ const newModel = (device: Device) => {
   return model;
 };
 
-/** The log-probabilities of each text, computed from the logits. */
+/** The log-probabilities of a text's tokens, each computed from the logits of a separate pass. */
 async function expected(model: GPT, { ids, from }: ScoredRow, temperature: number): Promise<number[]> {
   const { device } = model, found: number[] = [];
   model.eval();
@@ -63,7 +63,7 @@ for (const { name, device } of await devices()) {
     model.dispose();
   });
 
-  Deno.test(`the first pass of an update has the bits of the scorer's, even if the config has dropout (${name})`, async () => {
+  Deno.test(`an update's log-probabilities have the bits of the scorer's, even if the config has dropout (${name})`, async () => {
     const model = newModel(device).train(), rows = ROWS.slice(0, 3), options = { batchSize: 3, maxLength: 24 };
     using scorer = new Scorer(model, options);
     const scored = await scorer.logprobs(rows);

@@ -55,7 +55,7 @@ async function steps(trainer: Trainer): Promise<StepEvent[]> {
 
 Deno.test("the first update of an iteration has ratios of 1, and the policy's KL to itself is 0", async () => {
   for (const { name, device } of await devices()) {
-    if (name === "reference") continue; // passes in f64 differ from the f32 batches in the last bits
+    if (name === "reference") continue; // it computes in f64, but stores old log-probabilities in f32
     for (const beside of [false, true]) {
       const model = modelOn(device), value = beside ? new ValueModel(modelOn(device)) : undefined;
       using task = taskOf(model, { value });
@@ -80,7 +80,8 @@ Deno.test("a policy learns what is rewarded: with a value head, with a value mod
   const device = await openDevice("cpu");
   for (const kind of ["head", "model", "adapter"]) {
     const model = modelOn(device), { weight } = model.lm_head;
-    // Large embeddings, so that changed hidden states suffice to make a token probable: an adapter keeps embeddings as they are.
+    // An adapter does not change the embeddings. They are made large, so that changed hidden states can make a token
+    // probable.
     if (kind === "adapter") device.write(weight.storage, (await weight.data()).map((x) => 20 * x));
     const lora = kind === "adapter" ? applyLora(model, { rank: 4, targets: "all-linear" }) : undefined;
     const value = kind === "model" ? new ValueModel(modelOn(device)) : undefined;
@@ -99,7 +100,8 @@ Deno.test("the gradient of an update does not depend on how its completions are 
     const model = modelOn(device), sizes = { batchSize, microBatches, miniBatches: 1 };
     const text = { tokens: Int32Array.from({ length: 40 }, (_, i) => i % 6), coef: 0 };
     using task = taskOf(model, { ...sizes, scoreAt: "behind", pretraining: { ...text, batchSize: 1 } });
-    await Array.fromAsync(task.draw({} as never)); // the first update; in the second, with changed weights, ratios differ from 1
+    // Tests the second update: the weights are changed after the first draw, so that ratios differ from 1.
+    await Array.fromAsync(task.draw({} as never));
     for (const parameter of model.parameters()) {
       device.write(parameter.storage, (await parameter.data()).map((x, i) => x + 1e-2 * Math.sin(i)));
     }

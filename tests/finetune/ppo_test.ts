@@ -5,10 +5,10 @@ import { proximalLoss } from "../../src/finetune/ppo_loss.ts";
 import { assertClose, openDevice } from "../testing.ts";
 
 const EXACT = { atol: 1e-15, rtol: 1e-15 }, ROUNDED = { atol: 5e-7, rtol: 0 };
-/** Three tokens, and the position after them. */
+/** A text of three tokens, with a value for the position after them, too. */
 const TEXT = { logprobs: [-1, -.5, -.25], reference: [-1.2, -.4, -.25], values: [.1, .2, .3, .4], score: 2 };
 
-Deno.test("rewards, advantages and returns if the score counts one position after the end, as in TRL", () => {
+Deno.test("if the score is added one position after the end, rewards, advantages and returns are as in TRL", () => {
   const [{ kl, rewards, advantages, returns }] = returnsOf([TEXT]);
   assertClose(kl, [.2, -.1, 0], EXACT, "kl");
   assertClose(rewards, [-.01, .005, 0, 2], EXACT, "rewards");
@@ -18,7 +18,7 @@ Deno.test("rewards, advantages and returns if the score counts one position afte
   assertClose(plain, [1.6518, 1.644, 1.62], ROUNDED, "advantages");
 });
 
-Deno.test("the score counts at the last token if there is no position after it", () => {
+Deno.test("the score is added at the last token if there is no position after it", () => {
   const { values, ...text } = TEXT, [{ rewards, returns }] = returnsOf([{ ...text, values: values.slice(0, 3) }]);
   assertClose(rewards, [-.01, .005, 2], EXACT, "rewards");
   assertAlmostEquals(returns[2], 2, 1e-15);
@@ -36,7 +36,7 @@ Deno.test("k3 is exp(ref − log π) − 1 − (ref − log π)", () => {
 });
 
 Deno.test("whitening is over all texts together, and can keep the mean", () => {
-  const lists = [Float64Array.of(1, 2), Float64Array.of(6)], deviation = Math.sqrt(7 + 1e-8); // (4 + 1 + 9) / 2
+  const lists = [Float64Array.of(1, 2), Float64Array.of(6)], deviation = Math.sqrt(7 + 1e-8); // 7 = (4 + 1 + 9) / 2
   assertClose(
     whiten(lists).flatMap((list) => [...list]),
     [-2 / deviation, -1 / deviation, 3 / deviation],
@@ -48,17 +48,17 @@ Deno.test("whitening is over all texts together, and can keep the mean", () => {
   assertEquals(whiten([Float64Array.of(5)]), [Float64Array.of(0)]);
 });
 
-Deno.test("an adaptive coefficient changes by at most a fifth of texts / horizon", () => {
+Deno.test("an adaptive KL coefficient changes by at most a fifth of texts / horizon", () => {
   const options = { klCoef: .15, target: 6, horizon: 10000 };
   assertAlmostEquals(adaptedKlCoef(options, { kl: 60, texts: 512 }), .15 * (1 + .2 * .0512), 1e-15);
   assertAlmostEquals(adaptedKlCoef(options, { kl: 0, texts: 512 }), .15 * (1 - .2 * .0512), 1e-15);
   assertAlmostEquals(adaptedKlCoef(options, { kl: 6.6, texts: 512 }), .15 * (1 + .1 * .0512), 1e-15);
 });
 
-Deno.test("the loss is the greater of the clipped and the unclipped loss, and tokens count by their shares", async () => {
+Deno.test("the loss of a token is the greater of its clipped and unclipped losses, and is weighted by its share", async () => {
   const device = await openDevice("reference");
   const row = (values: number[], requiresGrad = false) => device.tensor(values, [1, values.length], { requiresGrad });
-  // Ratio 1.5 with A = 2 is clipped; ratio 0.5 with A = 1 is not; the third token does not count.
+  // The ratio 1.5 with A = 2 is clipped; the ratio 0.5 with A = 1 is not; the third token is ignored.
   const logprobs = row([Math.log(1.5), Math.log(.5), 7], true), values = row([1, .1, 9], true), zeros = row([0, 0, 0]);
   const { loss, outputs } = proximalLoss(
     { logprobs, values, entropy: row([.25, .75, 5]) },

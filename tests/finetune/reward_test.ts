@@ -16,13 +16,13 @@ import { inFolder, openDevice } from "../testing.ts";
 
 const CONFIG: GPTConfig = { blockSize: 40, vocabSize: 6, nLayer: 1, nHead: 2, nEmbd: 16, dropout: 0.3, bias: true };
 
-/** Rankings of texts, with a margin. */
+/** Rankings of texts as rows, all with the same margin. */
 function rowsOf(all: readonly (readonly number[])[][], margin = 0): HeadRows {
   const rows = new HeadRows();
   for (const [i, texts] of all.entries()) rows.add(texts, { where: `row ${i}`, label: margin });
   return rows;
 }
-/** Rankings of 2 to 4 texts of 1 to 39 tokens. */
+/** Random rankings of 2 to 4 texts. Each text has 1 to 39 tokens. */
 function drawn(count: number, seed: number): number[][][] {
   const generator = new RandomGenerator(seed);
   const text = () => Array.from({ length: 1 + generator.randint(39) }, () => generator.randint(6));
@@ -37,7 +37,7 @@ async function known(device: Device, options: Partial<RewardModellingOptions> & 
   );
   const dot = (a: ArrayLike<number>, b: ArrayLike<number>) => Array.from(a).reduce((sum, x, i) => sum + x * b[i], 0);
   const [hh, hg, gg] = [dot(h, h), dot(h, g), dot(g, g)], det = hh * gg - hg * hg;
-  const [a, b] = [(1.5 * gg - 0.5 * hg) / det, (0.5 * hh - 1.5 * hg) / det]; // of w = a h + b g
+  const [a, b] = [(1.5 * gg - 0.5 * hg) / det, (0.5 * hh - 1.5 * hg) / det]; // the head's weight is a h + b g
   device.write(head.score.weight.storage, Float64Array.from(h, (x, i) => a * x + b * g[i]));
   const rows = rowsOf([[[0], [1]]], options.margin), how = { batchSize: 1, maxLength: 40, ...options, head };
   return { model, task: new RewardModelling(model, { train: rows, val: rows }, how) };
@@ -49,7 +49,7 @@ const tensors = (device: Device, arrays: Parameters<RewardModelling["measure"]>[
     }),
   );
 
-Deno.test("a reward model: the losses of scores 1.5 and 0.5, with a margin, and with centring", async () => {
+Deno.test("the losses of the scores 1.5 and 0.5 are the values computed by hand, also with a margin and with centering", async () => {
   const device = await createDevice("reference");
   const cases = [[{}, 0.3132617], [{ margin: 0.5 }, 0.4740770], [{ centering: 0.01 }, 0.3132617 + 0.04]] as const;
   for (const [options, expected] of cases) {
@@ -61,10 +61,11 @@ Deno.test("a reward model: the losses of scores 1.5 and 0.5, with a margin, and 
   device.close();
 });
 
-Deno.test("calibration: the distance between accuracy and confidence, over bins of confidence, for any batches", async () => {
+Deno.test("the calibration error does not depend on how pairs are divided into batches", async () => {
   const device = await createDevice("cpu", { threads: 1 });
   const model = new GPT(CONFIG, { device }), pairs = Array.from({ length: 10 }, () => [[0], [1]]);
-  // Differences that predict 0.8 six times, four of them rightly, and 0.6 four times, one of them rightly.
+  // Differences of scores. Six pairs are predicted with confidence 0.8, four of them rightly; four pairs with confidence
+  // 0.6, one of them rightly.
   const gap = (p: number) => Math.log(p / (1 - p)), gaps = [0.8, 0.8, 0.8, 0.8, 0.2, 0.2, 0.6, 0.4, 0.4, 0.4].map(gap);
   const expected = (6 * Math.abs(4 / 6 - 0.8) + 4 * Math.abs(1 / 4 - 0.6)) / 10;
   for (const batchSize of [10, 4, 3]) {
@@ -93,7 +94,7 @@ Deno.test("calibration: the distance between accuracy and confidence, over bins 
   device.close();
 });
 
-Deno.test("micro-batches give the gradient of all rankings at once, and padding does not count", async () => {
+Deno.test("the accumulated gradient of micro-batches is the gradient of all rankings at once, and padding has no effect", async () => {
   const device = await createDevice("reference"), all = drawn(7, 1), rows = rowsOf(all, 0.3);
   const gradients = async (batchSize: number, count: number) => {
     const model = new GPT(CONFIG, { device, seed: 4 }); // dropout in the config must have no effect
@@ -146,7 +147,8 @@ for (const name of ["reference", "cpu"]) {
 
 Deno.test("a reward model takes as much memory as estimated", async () => {
   const device = await createDevice("cpu", { threads: 1 });
-  const lengths = [10, 20, 39].map((length) => [Array(length).fill(1), Array(length).fill(2), [3]]); // each padded length occurs
+  // Each of the lengths to which batches are padded occurs.
+  const lengths = [10, 20, 39].map((length) => [Array(length).fill(1), Array(length).fill(2), [3]]);
   const rows = { train: rowsOf([...lengths, ...lengths, ...lengths]), val: rowsOf(lengths) };
   const sizes = { gradientAccumulationSteps: 3, evalIters: 3 },
     taskOf = (model: GPT) => new RewardModelling(model, rows, { batchSize: 1, maxLength: 40 });
@@ -219,14 +221,14 @@ Deno.test("a reward model reaches 98 % of the accuracy that the noise in its lab
   };
   const [better, worse] = [await scores(0), await scores(1)];
   let reached = 0, best = 0;
-  for (const [i, [one, other]] of held.entries()) { // expected accuracy over the random labels
+  for (const [i, [one, other]] of held.entries()) { // expected value of the accuracy, over the random labels
     const p = chance(one, other);
     reached += better[i][0] > worse[i][0] ? p : 1 - p;
     best += Math.max(p, 1 - p);
   }
   assert(best / held.length < 0.9, `labels are noisy: the best accuracy is ${best / held.length}`);
   assert(reached / best >= 0.98, `${reached / best} of the best accuracy`);
-  assertAlmostEquals(measures.val_accuracy, reached / held.length, 0.03); // the measured accuracy, on the labels drawn
+  assertAlmostEquals(measures.val_accuracy, reached / held.length, 0.03); // measured with the labels that were drawn
   assert(measures.val_calibration_error < 0.08, `its probabilities are off by ${measures.val_calibration_error}`);
   device.close();
 });

@@ -1,4 +1,4 @@
-/** Rewards: scores of functions and models, and what happens if a function fails, hangs or lacks a permission. */
+/** Rewards: scores of functions and models, and errors if a function fails, hangs or lacks a permission. */
 import { assertEquals, assertRejects, assertStringIncludes, assertThrows } from "@std/assert";
 import { ConfigError, TrainingError } from "../../src/errors.ts";
 import { plainReward, RewardFunction, RewardModel, type Sample } from "../../src/finetune/rewards.ts";
@@ -14,7 +14,7 @@ import { assertClose, inFolder } from "../testing.ts";
 const sample = (prompt: Sample["prompt"], completion = "abc"): Sample => {
   return { prompt, completion, ids: Int32Array.of(1, 2, 3), from: 1, ended: true, more: { answer: 4 } };
 };
-/** Opens a reward function from a file with this text. */
+/** Writes a text to a file, opens it as a reward function, and runs `body` with it. */
 async function withFunction(
   source: string,
   body: (reward: RewardFunction, path: string) => Promise<void>,
@@ -160,13 +160,14 @@ Deno.test("a reward model scores texts of any lengths, alone and together, and r
     for (const ids of texts) rows.add([ids], { where: "here", label: 0 });
     const expected = (await headScores(model, head, { description, rows })).map(([score]) => score);
     using reward = new RewardModel(scoring, { policy: tokenizer, name: "help", batchSize: 2 });
-    for (let again = 0; again < 2; again++) { // captured, then replayed
+    for (let again = 0; again < 2; again++) { // the first call captures passes, the second replays them
       assertClose(await reward.score(samples), expected, { atol: 1e-6, rtol: 1e-6 }, "scores");
     }
     assertClose(await reward.score(samples.slice(1, 2)), expected.slice(1, 2), { atol: 1e-6, rtol: 1e-6 }, "one");
     assertEquals([...await reward.score([])], []);
     const long = { ...sample("too long"), ids: new Int32Array(41) };
-    const { message } = await assertRejects(() => reward.score([samples[0], long]), TrainingError); // a TrainingError, so that the run is saved
+    // After a TrainingError, the run is saved.
+    const { message } = await assertRejects(() => reward.score([samples[0], long]), TrainingError);
     assertStringIncludes(
       message,
       `help reads at most 40 tokens, but a text after the prompt "too long" has 41; use shorter`,

@@ -48,7 +48,7 @@ function numbersIn({ arrays: { tokens, targets } }: MicroBatch): number[] {
   );
 }
 
-Deno.test("an epoch takes every row once, in updates whose micro-batches are weighted by their learned tokens", () =>
+Deno.test("an epoch takes every row once, and micro-batches are weighted by their learned tokens", () =>
   withModel((model) => {
     const task = new SupervisedTuning(model, rows, options);
     assertEquals([task.microBatches("train"), task.microBatches("val")], [4, 2]);
@@ -77,19 +77,19 @@ Deno.test("targets are the learned tokens, each at the position before it", () =
     assertEquals([...targets.values.subarray(16, 21)], [-1, 2, 3, -1, -1]);
   }));
 
-Deno.test("packed rows follow each other, each with its own start and positions, and so does the padding", () =>
+Deno.test("packed rows and padding follow each other in a bin, and each has its own start and positions", () =>
   withModel((model) => {
     const packed = { ...options, batchSize: 1, maxLength: 16, packing: true, shuffle: false };
     const task = new SupervisedTuning(model, { ...rows, train: rowsOf([4, 7, 3, 13]), val: rowsOf([2]) }, packed);
     const [[first], [second]] = Array.from({ length: 2 }, () => [...task.draw({ count: 1 })]);
     const read = ({ arrays }: MicroBatch) => Object.values(arrays).map(({ values }) => [...values].join(" "));
-    assertEquals(read(first), [ // 13 tokens, then 3
+    assertEquals(read(first), [ // the row of 13 tokens, then the row of 3
       "3 1 2 3 4 5 6 7 8 9 10 0 1 2 1 2",
       "-1 -1 -1 -1 -1 -1 7 8 9 10 0 1 -1 -1 2 -1",
       "0 0 0 0 0 0 0 0 0 0 0 0 0 13 13 13",
       "0 1 2 3 4 5 6 7 8 9 10 11 12 0 1 2",
     ]);
-    assertEquals(read(second), [ // 7 tokens, then 4
+    assertEquals(read(second), [ // the row of 7 tokens, then the row of 4, then padding
       "1 1 2 3 4 5 6 0 1 2 3 0 0 0 0 0",
       "-1 -1 -1 4 5 6 -1 -1 2 3 -1 -1 -1 -1 -1 -1",
       "0 0 0 0 0 0 0 7 7 7 7 11 11 11 11 11",
@@ -142,7 +142,7 @@ Deno.test("a run stopped in the middle of an epoch resumes to the same bytes", (
   inFolder(async (path) => {
     for (const packing of [false, true]) {
       const whole = await run(`${path}/${packing}`, { packing });
-      assertEquals(whole.length, 10); // 7 updates, and evaluations before the first, before the fifth and at the end
+      assertEquals(whole.length, 10); // 7 updates; evaluations before the first and fifth updates and at the end
       for (const stopAt of [1, 3, 4]) {
         const out = `${path}/${packing}-${stopAt}`, losses = await run(out, { packing, stopAt });
         assertEquals([...losses, ...await run(out, { packing, resume: true })], whole, `stopped at ${stopAt}`);
@@ -159,11 +159,11 @@ Deno.test("a run stopped in the middle of an epoch resumes to the same bytes", (
 Deno.test("training stops after `patience` evaluations without a lower loss, and does not continue when resumed", () =>
   inFolder(async (path) => {
     const losses = await run(path, { patience: 1, learningRate: 0 });
-    assertEquals(losses.length, 6); // 4 updates between two evaluations, the second with the same loss as the first
+    assertEquals(losses.length, 6); // an evaluation, 4 updates, and an evaluation with the same loss
     assertEquals(await run(path, { patience: 1, learningRate: 0, resume: true }), []);
     const { last, best } = JSON.parse(await Deno.readTextFile(`${path}/run.json`));
     assertEquals([last, best], ["checkpoint-000004", undefined]);
-    assertEquals((await run(path, { patience: 2, learningRate: 0, resume: true })).length, 4); // 3 updates and an evaluation
+    assertEquals((await run(path, { patience: 2, learningRate: 0, resume: true })).length, 4); // the run continues for 3 updates and an evaluation
   }));
 
 Deno.test("rows give the same loss and gradients separately, packed, and divided into other micro-batches", async () => {
