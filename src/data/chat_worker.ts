@@ -126,8 +126,7 @@ export class TemplateWorker implements Disposable {
   /**
    * Renders a template several times.
    *
-   * @returns one text for each of the request's renderings
-   *
+   * @returns one text for each element of `renderings`
    * @throws {DataError} when the template fails, rejects the messages or exceeds a limit, or the package cannot be
    * loaded
    */

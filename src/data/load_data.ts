@@ -20,7 +20,7 @@ export interface DataOptions extends Omit<TextOptions, "dataset"> {
    * been made with this tokenizer.
    */
   tokenizer?: Tokenizer | string;
-  /** How special tokens in a text are encoded. Default: a text that contains one is rejected. */
+  /** How special tokens in a text are encoded. Default: a text that contains a special token is rejected. */
   special?: EncodeOptions;
   /** Context length in tokens; the training and the validation part must each be longer. */
   blockSize: number;

@@ -200,7 +200,8 @@ export async function syncDirectory(path: string): Promise<void> {
     using directory = await system.open(path);
     await directory.sync();
   } catch {
-    // Windows cannot open a directory, and keeps the order of these changes by itself.
+    // Windows cannot open a directory. Syncing is not needed there, because Windows keeps the order of new and renamed
+    // files.
   }
 }
 

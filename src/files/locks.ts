@@ -1,6 +1,6 @@
 /**
  * Lock files, which allow only one writer at a time. A lock file contains the id of the process that holds the lock, and
- * since when.
+ * the time when the process took it.
  *
  * If possible, the file is locked with the operating system's lock (flock, LockFileEx), which is released when the
  * process ends in any way. If the runtime has no such call (Node) or the file system does not support it, the holder

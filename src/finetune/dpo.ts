@@ -160,8 +160,8 @@ export class DirectPreference extends RowTask {
   }
 
   /**
-   * Sums eleven rows of B numbers, divides each sum by its count, and combines the means into the numbers of
-   * `measures`, in their order.
+   * Computes the numbers of `measures`, in their order: eleven means over pairs or tokens, multiplied by the matrix
+   * from `mixing`.
    */
   #measure(
     { mean, entropy, hit }: LogprobStatistics,

@@ -65,7 +65,10 @@ export interface BatchOptions {
   /** Sequences per row. Rows with fewer sequences are filled up, and the additional ones are masked. */ readonly choices:
     number;
   /** Entries in the model's vocabulary. */ readonly vocabSize: number;
-  /** The padding token, which is never pooled. Default: rows are padded with 0, and their last own token is pooled. */
+  /**
+   * The padding token, which is never pooled. Default: rows are padded with 0, and the last token before the padding is
+   * pooled.
+   */
   readonly padTokenId?: number;
   /** Whether to add targets for the loss of the next tokens. */ readonly nextTokens?: boolean;
 }

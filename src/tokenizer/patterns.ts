@@ -58,13 +58,15 @@ export const O200K: RegExp = pattern(
  */
 export const CUT: RegExp = new RegExp(
   [
-    String.raw`[\p{L}\p{N}](?=${SPACE})`, // before white space after a word
-    // Or after any other character, unless its piece may include the line ends that follow.
+    String.raw`[\p{L}\p{N}](?=${SPACE})`, // the position between a letter or digit and white space
+    // The position between any other character and white space. Line ends are excluded, because the character's piece may
+    // include them.
     String.raw`${NO_SPACE}(?=[^${NO_SPACE}\r\n])`,
-    // After a line end without other white space around it or a slash after it (for o200k)
+    // The position after a line end that has no other white space around it. A slash after it is excluded, because o200k's
+    // pieces may include it.
     String.raw`${NO_SPACE}\r?\n(?=[^\p{White_Space}/])`,
-    // Before a symbol after a word, for scripts without spaces. ASCII symbols are excluded because special tokens
-    // contain them.
+    // The position between a letter and a symbol, for scripts without spaces. ASCII symbols are excluded, because special
+    // tokens contain them.
     String.raw`\p{L}(?=[^\x00-\x7f\p{White_Space}\p{L}\p{N}\p{M}])`,
   ].join("|"),
   "u",

@@ -100,7 +100,7 @@ Deno.test("a bounded worker has limited memory, cannot reach files, and answers 
   // A ping arrives right after the answer, between two steps of the worker. The worker must not be taken for idle.
   const late = () => {
     for (const end = performance.now() + 600; performance.now() < end;);
-    return Promise.resolve({ late: new ArrayBuffer(2 ** 27) }); // while this is copied, the next message arrives
+    return Promise.resolve({ late: new ArrayBuffer(2 ** 27) }); // the next message arrives while the buffer is copied
   };
   const steps = await bounded.ask("many steps", { seconds: 60, answer: late });
   assertEquals(steps, ["undefined", "undefined", "undefined"]);

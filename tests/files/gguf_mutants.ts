@@ -16,8 +16,8 @@ export function mutant(number: number): Uint8Array<ArrayBuffer> {
   const random = new RandomGenerator(number), end = headers[number % 2];
   let bytes: Uint8Array<ArrayBuffer> = originals[number % 2].slice();
   for (let times = 1 + random.randint(3); times > 0 && bytes.length > 0; times--) {
-    // Half of the changes are in the first 300 bytes, and a quarter in the table of tensors. Most other bytes are texts
-    // of tokens.
+    // Three eighths of the changes are in the first 300 bytes, and a quarter in the last 1400, which are the table of
+    // tensors. Most other bytes are texts of tokens.
     const from = [0, 0, end - 1400, 0][random.randint(4)], room = [end, 300, 1400, 300][random.randint(4)];
     const at = Math.min(bytes.length - 1, from + random.randint(Math.min(room, end - from)));
     const view = new DataView(bytes.buffer);
@@ -27,7 +27,7 @@ export function mutant(number: number): Uint8Array<ArrayBuffer> {
         return bytes;
       },
       () => {
-        if (at + 4 <= bytes.length) view.setUint32(at, random.randint(41), true); // a type of metadata or tensors
+        if (at + 4 <= bytes.length) view.setUint32(at, random.randint(41), true); // a number that may be a type of metadata or tensors
         return bytes;
       },
     ]);

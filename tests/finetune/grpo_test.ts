@@ -48,7 +48,10 @@ const modelOn = (device: Device) => reseed(new GPT(CONFIG, { device }), 3);
 const taskOf = (model: GPT, options: Partial<PolicyGradientOptions> = {}) =>
   new PolicyGradient(model, { train: PROMPTS, val: PROMPTS.slice(0, 3) }, { ...OPTIONS, ...options });
 
-/** Draws a micro-batch and runs the task's forward and backward pass on it. @returns loss measures and host measures */
+/**
+ * Draws a micro-batch and runs the task's forward and backward pass on it.
+ * @returns the measures of the loss and of the completions
+ */
 async function firstPass(task: PolicyGradient, model: GPT): Promise<Record<string, number>> {
   const [{ arrays }] = await Array.fromAsync(task.draw({ count: 1 } as never)), batch: Record<string, Tensor> = {};
   for (const [name, { values, shape }] of Object.entries(arrays)) {
@@ -137,7 +140,7 @@ Deno.test("several rewards are added up with their weights, and reported under t
   assertEquals(found["rewards/words/mean"], 1);
   assertClose([found.reward], [2 * found["rewards/threes/mean"] - 0.5 * mean + 1], { atol: 1e-12, rtol: 0 }, "reward");
   assertEquals(seen.length, 8);
-  assertEquals(new Set(seen.map((one) => one.slice(0, 8))).size, 2); // two prompts, four completions each
+  assertEquals(new Set(seen.map((one) => one.slice(0, 8))).size, 2); // the 8 completions are of two prompts
   device.close();
 });
 

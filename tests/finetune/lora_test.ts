@@ -251,7 +251,7 @@ Deno.test("LoRA: invalid options and folders are refused and do not change the m
       await load(model, message);
     }
     const notes: string[] = [];
-    await Deno.writeTextFile(file, JSON.stringify({ peft_type: "LORA", r: 8, new_field: 1 })); // an older file with an unknown field
+    await Deno.writeTextFile(file, JSON.stringify({ peft_type: "LORA", r: 8, new_field: 1 })); // few fields, as in older files, and an unknown one
     (await loadAdapter(`${path}/a`, model, { onNote: (line) => notes.push(line) })).remove();
     assertEquals(notes, [`${file}: unknown fields are ignored: new_field`]);
     assertEquals(device.memory().tensors - before.tensors, [...wider.parameters(), ...shallow.parameters()].length + 2);

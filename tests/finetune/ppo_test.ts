@@ -36,7 +36,7 @@ Deno.test("k3 is exp(ref − log π) − 1 − (ref − log π)", () => {
 });
 
 Deno.test("whitening is over all texts together, and can keep the mean", () => {
-  const lists = [Float64Array.of(1, 2), Float64Array.of(6)], deviation = Math.sqrt(7 + 1e-8); // 7 = (4 + 1 + 9) / 2
+  const lists = [Float64Array.of(1, 2), Float64Array.of(6)], deviation = Math.sqrt(7 + 1e-8); // the variance is (4 + 1 + 9) / 2
   assertClose(
     whiten(lists).flatMap((list) => [...list]),
     [-2 / deviation, -1 / deviation, 3 / deviation],
