@@ -15,7 +15,7 @@ import type { EncodeOptions, Tokenizer } from "../tokenizer/tokenizer.ts";
 import type { Example, Message, TemplateExtras, Words } from "./examples.ts";
 import { labelCount, type TokenRow } from "./token_rows.ts";
 
-/** Turns conversations into tokens. {@linkcode ChatTemplate} implements this interface. */
+/** Turns conversations into tokens. `ChatTemplate` implements this interface. */
 export interface ConversationEncoder {
   /**
    * The tokens of a conversation, and for each token whether the assistant wrote it.

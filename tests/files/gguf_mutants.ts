@@ -16,7 +16,7 @@ export function mutant(number: number): Uint8Array<ArrayBuffer> {
   const random = new RandomGenerator(number), end = headers[number % 2];
   let bytes: Uint8Array<ArrayBuffer> = originals[number % 2].slice();
   for (let times = 1 + random.randint(3); times > 0 && bytes.length > 0; times--) {
-    // Three eighths of the changes are in the first 300 bytes, and a quarter in the last 1400, which are the table of
+    // Three eighths of the changes are in the first 300 bytes, and a quarter in the last 1400 of the header, the table of
     // tensors. Most other bytes are texts of tokens.
     const from = [0, 0, end - 1400, 0][random.randint(4)], room = [end, 300, 1400, 300][random.randint(4)];
     const at = Math.min(bytes.length - 1, from + random.randint(Math.min(room, end - from)));
