@@ -1,5 +1,5 @@
 /**
- * Chats with a model that was tuned to conversations.
+ * Chats with a model that was fine-tuned on conversations.
  *
  * In the repository, run `deno task chat`. From anywhere else, run:
  *

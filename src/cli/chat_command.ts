@@ -1,6 +1,6 @@
 /**
- * `deno task chat`: a conversation in the terminal. If standard input is a pipe, each line is a message. Standard
- * output gets the answers alone.
+ * `deno task chat`: a conversation in the terminal. If standard input is a pipe, each line is a message. Only the
+ * answers go to standard output.
  */
 import { ChatTemplate } from "../data/chat_template.ts";
 import { BUILT_IN_CHATS } from "../data/built_in_chats.ts";
@@ -20,10 +20,16 @@ import { checkPermission, deviceFlags, modelFlags, torchFlags } from "./shared_f
 
 export const chatFlags = {
   ...modelFlags,
-  tokenizer: text("", "replaces the model's tokenizer, and a ckpt.pt has none: gpt2, or a folder"),
-  template: text("", `replaces the model's chat template: ${Object.keys(BUILT_IN_CHATS).join(", ")}, or a Jinja file`),
+  tokenizer: text(
+    "",
+    "tokenizer to use instead of the model's, or for a ckpt.pt, which stores none: gpt2, or a folder",
+  ),
+  template: text(
+    "",
+    `chat template to use instead of the model's: ${Object.keys(BUILT_IN_CHATS).join(", ")}, or a Jinja file`,
+  ),
   system: text("", "the system message, which comes before the first message"),
-  max_new_tokens: int(256, "most tokens of an answer", { min: 1 }),
+  max_new_tokens: int(256, "maximum number of tokens in an answer", { min: 1 }),
   ...samplingFlags({ temperature: 0.7, topK: 50 }),
   cache: cacheFlag,
   seed: seedFlag,
@@ -44,9 +50,10 @@ const HELP = Object.entries(COMMANDS).map(([form, does]) => `  ${form.padEnd(14)
 export const chat = command({
   name: "chat",
   flags: chatFlags,
-  output: Deno.stderr, // standard output has nothing but the answers
+  output: Deno.stderr, // only the answers go to standard output
   help: {
-    does: "Chats with a model that was tuned to conversations. If standard input is a pipe, each line is a message.",
+    does:
+      "Chats with a model that was fine-tuned on conversations. If standard input is a pipe, each line is a message.",
     usage: "--out_dir=out-tuned",
     notes: `Commands in the chat:\n${HELP}\n\n`,
   },
@@ -75,7 +82,7 @@ async function templateOf(
   if (!named) {
     throw new ConfigError(
       `The model has no chat template: pass --template=${names.replaceAll(", ", "|")} or a Jinja file\n` +
-        `Only a model that was tuned to chats can answer. To tune one: ${
+        `Only a model that was fine-tuned on conversations can answer. To fine-tune one: ${
           taskCommand("finetune", ["--data=FILE.jsonl", "--init_from=MODEL", "--template=chatml"])
         }`,
     );
@@ -84,7 +91,7 @@ async function templateOf(
   const missing = builtIn?.tokens.find((token) => !tokenizer.specialTokens?.has(token));
   if (missing !== undefined) {
     throw new ConfigError(
-      `--template=${named} uses the token ${missing}, which the model does not have: tune it with this template first`,
+      `--template=${named} uses the token ${missing}, which the model does not have: fine-tune it with this template first`,
     );
   }
   return ChatTemplate.of(await chatting(tokenizer, named), { name: `The chat template ${named}` })!;

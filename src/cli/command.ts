@@ -1,4 +1,4 @@
-/** What all commands share: parsing, `--help`, interruption and exit statuses, made from a command's declaration. */
+/** Makes commands from their declarations: parsing of flags, `--help`, interruption and exit statuses. */
 import { ConfigError } from "../errors.ts";
 import { checkValues, describeFlags, fallbacks, type FlagTable, parseCommandLine, type Values } from "./flags.ts";
 import { INTERRUPTED, onInterrupt } from "./interrupt.ts";
@@ -9,7 +9,7 @@ export interface Declaration<T extends FlagTable> {
   /** The name of its task in deno.json. */
   readonly name: string;
   readonly flags: T;
-  /** Which words a command line takes besides flags: at most one config file, or names. Default: none. */
+  /** The words that a command line has besides flags: at most one config file, or the words that `takes` describes. */
   readonly words?: "config" | { readonly takes: string; readonly example: readonly string[] };
   /** What the command does, what follows its name in the usage line, and paragraphs before the list of flags. */
   readonly help: { readonly does: string; readonly usage: string; readonly notes?: string };
@@ -161,7 +161,7 @@ export function describeError(error: unknown): string {
   return `${error.name}: ${line}\nSet NANOGPT_DEBUG=1 in the environment to print the stack trace.`;
 }
 
-/** A permission and a flag that a task, or a variant of a task, needs in addition. */
+/** The additional permission and flag of the task `serve`, and of variants of tasks, such as `train:dawn`. */
 const VARIANTS: Readonly<Record<string, readonly [permission: string, flag: string]>> = {
   serve: ["--allow-sys", ""],
   dawn: ["--allow-ffi", "--device=webgpu:dawn"],

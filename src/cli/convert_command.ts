@@ -42,12 +42,12 @@ export const convertFlags = {
   ),
   dtype: choice(
     ["float32", "float16", "bfloat16", "q8_0", "f32", "f16", "bf16"],
-    "type of the weights in a Hugging Face folder or a GGUF file; q8_0 (eight bits) only in a GGUF file",
+    "type of the weights in a Hugging Face folder or a GGUF file: float32, float16, bfloat16, or in a GGUF file q8_0 (eight bits)",
   ),
-  max_shard_gb: float(50, "most gigabytes of weights in one file of a Hugging Face folder", { min: 1e-6 }),
+  max_shard_gb: float(50, "maximum size of a file of weights in a Hugging Face folder, in gigabytes", { min: 1e-6 }),
   tokenizer: text(
     "",
-    "tokenizer for a ckpt.pt, which has none: gpt2, or a folder with meta.pkl; default: data/DATASET's, or gpt2",
+    "tokenizer for a ckpt.pt, which stores none: gpt2, or a folder with meta.pkl; default: meta.pkl of its dataset in data/, else gpt2",
   ),
 };
 type ConvertValues = Values<typeof convertFlags>;
@@ -60,11 +60,12 @@ export const convert = command({
   words: { takes: "two names, FROM and TO", example: ["out", "out/ckpt.pt"] },
   help: {
     does:
-      "Converts a model to another program's format. FROM is not changed. TO must not exist, unless it is a single file.",
+      "Converts a model to another program's format. FROM is not changed. If TO is a folder, it must be new or empty.\n" +
+      "If TO is a file that exists, it is replaced.",
     usage: "FROM TO",
     notes: `FROM is ${PRETRAINED}.
-Between a run and a ckpt.pt, the optimizer's state and the iteration are converted too. A Hugging Face folder gets a model card,
-README.md, or a copy of FROM's.
+Between a run and a ckpt.pt, the optimizer's state and the iteration are converted too. A Hugging Face folder gets a model card
+(README.md): a copy of FROM's card if FROM is a Hugging Face folder that has one, else a new one.
 
 `,
   },
@@ -199,12 +200,13 @@ async function loadForSaving(
   return kind === "run" && !named ? await loadWithHead(path, options) : await loadPretrained(path, options);
 }
 
-/** Tokens over which two versions of a model are compared. */
+/** Number of tokens on which the exact GELU and its approximation are compared. */
 const JUDGED = 64;
 
 /**
- * Writes a GGUF file. If the model uses the exact GELU, notes by how much probabilities change in programs that read
- * the file, which use the tanh approximation. Disposes of such a model.
+ * Writes a GGUF file. Programs that read GGUF files use GELU's tanh approximation. If the model uses the exact GELU,
+ * this function therefore measures by how much the approximation changes probabilities, passes that to `onNote`, and
+ * disposes of the model.
  */
 async function toGguf(model: GPT, to: string, options: SaveGgufOptions & { onNote: Options["onNote"] }): Promise<void> {
   const { config, device } = model, { tokenizer, onNote } = options;
@@ -223,7 +225,7 @@ async function toGguf(model: GPT, to: string, options: SaveGgufOptions & { onNot
     `${to}: this model uses the exact GELU, and programs that read GGUF use its tanh approximation: with weights in ` +
       `${options.dtype}, probabilities differ by up to ${
         worst.toExponential(1)
-      } over ${tokens.length} generated tokens; nanogpt-ts keeps the exact GELU`,
+      } over ${tokens.length} generated tokens; nanogpt-ts itself reads the file with the exact GELU`,
   );
 }
 

@@ -34,11 +34,14 @@ const TASKS: Readonly<Record<"any" | "sft" | "dpo" | "reward" | RolloutTask | He
 };
 
 export const dataFlags = {
-  task: choice(Object.keys(TASKS) as (keyof typeof TASKS)[], "the task of finetune that the rows are for, or any"),
-  init_from: text("", `the model to be tuned, whose tokenizer is used: ${PRETRAINED}`),
+  task: choice(
+    Object.keys(TASKS) as (keyof typeof TASKS)[],
+    "the task of finetune that the rows are for: sft, classify, entail, similar, choose, dpo, reward, grpo, rloo, ppo; or any",
+  ),
+  init_from: text("", `the model to fine-tune, whose tokenizer and block size are used: ${PRETRAINED}`),
   tokenizer: text(
     "",
-    `replaces the model's tokenizer; the default without a model is gpt2: ${tokenizerFlags.tokenizer.help}`,
+    `tokenizer to use instead of the model's: ${tokenizerFlags.tokenizer.help}; default without a model: gpt2`,
   ),
   ...rowFlags,
   num_rows: int(3, "number of rows to print token by token", { min: 0 }),
@@ -51,11 +54,11 @@ export const data = command({
   help: {
     does:
       "Prints the first rows of a file for finetune as the model will see them, token by token. Tokens that the model learns\n" +
-      "to write are marked. Then prints how many rows and tokens the file has, and how long its rows are.",
+      "to write are green, or in brackets. Then prints how many rows and tokens the file has, and how long its rows are.",
     usage: "FILE",
     notes:
-      "FILE is .jsonl, .json, .csv or .parquet. Its columns are one of: text; messages; prompt and completion; prompt;\n" +
-      "chosen and rejected; prompt and completions; text and label; context, choices and label.\n\n",
+      "FILE is .jsonl, .json, .csv or .parquet. It has the columns text; or messages; or prompt and completion; or prompt;\n" +
+      "or chosen and rejected; or prompt and completions; or text and label; or context, choices and label.\n\n",
   },
   async run({ words: [path], values, progress, interruption }) {
     const { tokenizer: own, blockSize } = await describe(values, progress);

@@ -1,6 +1,6 @@
 /**
- * `deno task eval`: measures how well a model predicts a text, by perplexity and bits per byte, or how well its head
- * does.
+ * `deno task eval`: measures a model's perplexity and bits per byte on a text, or the loss and accuracy of its head on
+ * rows.
  */
 import { readText } from "../data/load_text.ts";
 import { ConfigError } from "../errors.ts";
@@ -18,13 +18,17 @@ export const evalFlags = {
   input: text("", "a text file (UTF-8) to predict"),
   data: text(
     "",
-    "instead of input, for a model with a head: a file of rows with labels or choices; for a reward model, pairs or rankings",
+    "instead of input, for a model with a head: a file of rows with labels or choices; for a reward model: pairs or rankings of answers",
   ),
   columns: rowFlags.columns,
-  tokenizer: text("", "replaces the model's tokenizer: gpt2, cl100k_base, o200k_base, or a folder"),
+  tokenizer: text("", "tokenizer to use instead of the model's: gpt2, cl100k_base, o200k_base, or a folder"),
   special_tokens: tokenizerFlags.special_tokens,
   max_length: int(0, "tokens in a window; 0: the model's block size", { min: 0 }),
-  stride: int(0, "new tokens in each window, after the tokens that are its context; 0: half a window", { min: 0 }),
+  stride: int(
+    0,
+    "tokens that each window after the first predicts; the tokens before them are context; 0: half a window",
+    { min: 0 },
+  ),
   ...deviceFlags,
 };
 
@@ -32,16 +36,15 @@ export const evalCommand = command({
   name: "eval",
   flags: evalFlags,
   help: {
-    does:
-      "Measures how well a model predicts a text: its perplexity, for which each token is predicted once, and its bits per byte.\n" +
-      "With --data, measures the model's head on rows with labels, choices or preferred answers: its loss and accuracy.",
+    does: "Measures how well a model predicts a text: perplexity and bits per byte. Each token is predicted once.\n" +
+      "With --data, measures the loss and accuracy of a model's head on rows with labels, choices or preferred answers.",
     usage: "(--input=FILE | --data=FILE)",
   },
   async run({ values, progress, interruption }) {
     const { input, data } = values;
     if (!input && !data) {
       throw new ConfigError(
-        "--input is missing: eval needs a text, --input=FILE, or for a model with a head rows, --data=FILE",
+        "--input is missing: eval needs a text (--input=FILE) or, for a model with a head, rows (--data=FILE)",
       );
     }
     if (input && data) {
@@ -86,7 +89,7 @@ export function table(
     ["perplexity", perplexity.toFixed(4)],
     ["loss", `${loss.toFixed(4)} nats a token`],
     ["bits per byte", bitsPerByte.toFixed(4)],
-    ["tokens judged", count(tokens)],
+    ["tokens scored", count(tokens)],
     ["bytes of text", count(bytes)],
   ];
   return rows.map(([name, value]) => `${name.padEnd(14)} ${value}`);

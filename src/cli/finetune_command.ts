@@ -91,7 +91,8 @@ async function tune(
   const tuning = await make({ values, model, tokenizer, progress: report.progress, start, run, ...more });
   using _ = tuning.owned;
   const base = run?.description.base ?? (values.lora_rank > 0 ? await baseOf(values.init_from, absolute) : undefined);
-  const head = hasHead(values.task) ? tuning.task.module : undefined; // a value function is not part of the policy
+  // PPO's task has a module, too: its value function, which is not stored with an adapter.
+  const head = hasHead(values.task) ? tuning.task.module : undefined;
   const adapter = await putAdapter(values, model, { run, base: base?.name ?? "", head, added });
   if (adapter) note(adapter.line);
   const updates = Math.ceil(tuning.microBatches.train / values.gradient_accumulation_steps);

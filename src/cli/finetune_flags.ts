@@ -54,7 +54,7 @@ export const finetuneFlags = {
   learning_rate: float(2e-5, "the highest learning rate", { min: 0 }),
   lr_scheduler_type: choice(
     ["linear", "cosine", "constant"],
-    "how the rate decays: linear or cosine, to min_lr; or constant",
+    "how the learning rate decays to min_lr: linear or cosine; or constant",
   ),
   warmup_iters: { ...warmup_iters, fallback: 0 },
   min_lr: float(0, "the learning rate at the end", { min: 0 }),
@@ -89,7 +89,9 @@ export const finetuneDeclaration: Declaration<typeof finetuneFlags> = {
   defaults(given, config) {
     const { lora_rank, task = "sft" } = { ...config, ...given };
     const own: Partial<FinetuneValues> = TASK_DEFAULTS[task] ?? {}, { learning_rate } = own;
-    return lora_rank ? { ...own, ...learning_rate ? { learning_rate: 10 * learning_rate } : LORA_RATES } : own;
+    return lora_rank
+      ? { ...own, ...learning_rate ? { learning_rate: Number((10 * learning_rate).toPrecision(6)) } : LORA_RATES }
+      : own;
   },
   check({ data, init_from, ...values }) {
     if (init_from !== "resume") checkTask(values); // a resumed run is checked after its flags are read

@@ -36,7 +36,7 @@ export function headStart(
   const { model, tokenizer, head, description } = start, task = values.task as HeadKind, form = formOf(task, values);
   model.train();
   if (description?.kind === task && (description.tokens !== undefined) === (form === "gpt1")) return start;
-  head?.dispose(); // of another task
+  head?.dispose(); // it was trained for another task
   if (form !== "gpt1") return { model, tokenizer };
   const known = tokenizer.vocabSize, more = addInputTokens(model, tokenizer, { seed: values.seed }).tokenizer;
   return { model, tokenizer: more, added: idsSince(known, more) };

@@ -140,7 +140,7 @@ export const isReward = ({ kind, labels, tokens }: HeadDescription): boolean =>
 /** The model that a reward model begins with: the model of `--init_from`, with its head if it is a reward model. */
 export function rewardStart({ model, tokenizer, head, description }: HeadStart): HeadStart {
   if (head && description && isReward(description)) return { model, tokenizer, head, description };
-  head?.dispose(); // of another task
+  head?.dispose(); // it was trained for another task
   return { model, tokenizer };
 }
 

@@ -107,7 +107,7 @@ export async function policyGradient(setup: TuningSetup): Promise<Tuning> {
 }
 
 /**
- * The command's view of a task on prompts.
+ * Wraps a task that learns from rewards with what `finetune` needs besides the task: lines to print, sizes, a sample.
  *
  * @param more.lines more lines about the task, to print
  */

@@ -1,6 +1,6 @@
 /**
- * What the tasks of `finetune` share, and supervised tuning. Each task makes the trainer's task from the rows of a
- * file.
+ * Reading of rows, which the tasks of `finetune` share, and the task sft: supervised fine-tuning on texts and
+ * conversations.
  */
 import type { RunFolder } from "../checkpoint/run_folder.ts";
 import type { RunBase } from "../checkpoint/run_json.ts";
@@ -33,7 +33,7 @@ export interface TuningSetup {
   readonly start?: Partial<HeadStart>;
   /** The run to resume. */
   readonly run?: RunFolder;
-  /** Makes the rewards in place of `--reward`. */
+  /** Makes the rewards; `--reward` is then ignored. */
   rewards?(device: Device): Promise<readonly Reward[]>;
 }
 
@@ -51,7 +51,7 @@ export interface Tuning {
   readonly data: readonly string[];
   /** The prompt of the sample that is printed at the end. */
   readonly prompt?: ArrayLike<number>;
-  /** The most tokens of that sample. */
+  /** The maximum number of tokens in that sample. */
   readonly sampleTokens?: number;
   /** Whether all rows are conversations. */
   readonly chats?: boolean;

@@ -20,12 +20,12 @@ export interface Flag<V extends FlagValue> {
   readonly many?: boolean;
   /** Whether the name alone means True. */
   readonly bare?: boolean;
-  /** Completes "expected …". */
+  /** The valid values, in words. Messages print it after "expected". */
   readonly expected: string;
   /** Turns the text of a flag into a value for `accepts` to check; undefined if the text is not a valid value. */
   read(text: string): FlagValue | undefined;
   accepts(value: unknown): boolean;
-  /** Why a well-formed value is refused, if "expected …" would not explain it. */
+  /** The reason to print for a value that is not valid; undefined prints "expected" and the valid values. */
   refusal?(value: unknown): string | undefined;
 }
 
@@ -130,6 +130,8 @@ export interface CommandLine<T extends FlagTable> {
 }
 
 /**
+ * Parses a command line by a table of flags.
+ *
  * @throws {ConfigError} for an unknown flag, a value that the flag does not take, and forms other than `--name=value`
  */
 export function parseCommandLine<T extends FlagTable>(table: T, args: string[]): CommandLine<T> {
@@ -167,7 +169,7 @@ export function fallbacks<T extends FlagTable>(table: T): Values<T> {
   return Object.fromEntries(Object.entries(table).map(([name, flag]) => [name, flag.fallback])) as Values<T>;
 }
 
-/** The list of flags in `--help`: a line for each flag, with its value in `values`. */
+/** The list of flags in `--help`: one line for each flag, with its help text and its value in `values`. */
 export function describeFlags<T extends FlagTable>(table: T, values: Values<T>): string {
   const lines = Object.entries(table).map(([name, flag]) => [`  --${name}=${show(values[name])}`, flag.help]);
   const width = Math.max(...lines.map(([left]) => left.length)) + 2;

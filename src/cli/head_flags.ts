@@ -1,4 +1,4 @@
-/** The flags of `finetune` for heads. */
+/** The flags of `finetune` for tasks that train a head for labels or choices: classify, choose, entail, similar. */
 import { PROBLEM_TYPES } from "../checkpoint/hugging_face_heads.ts";
 import { ConfigError } from "../errors.ts";
 import type { HeadKind } from "../finetune/inputs.ts";
@@ -10,11 +10,11 @@ export const HEAD_TASKS = ["classify", "choose", "entail", "similar"] as const s
 export const headFlags = {
   form: choice(
     ["auto", "gpt2", "gpt1"],
-    "with a head: form of the rows: gpt2, plain texts; gpt1, with special tokens before, between and after texts; auto: gpt2 for classify and choose, else gpt1",
+    "with a head: form of the rows: gpt2: plain texts; gpt1: special tokens before, between and after texts; auto: gpt2 for classify and choose, else gpt1",
   ),
   problem_type: choice(
     ["auto", ...PROBLEM_TYPES],
-    "with a head: what labels are; auto: lists mean several labels a text, numbers with a fraction a regression",
+    "with a head: what the labels are: single_label_classification, multi_label_classification or regression; auto: multi-label if they are lists, regression if they are numbers with fractions",
   ),
   train_blocks: int(
     -1,
@@ -39,7 +39,7 @@ export const headFlags = {
   }),
   features: text(
     "",
-    "with train_blocks=0: a file to store the head's inputs, so that the model runs over each row only once",
+    "with train_blocks=0: a file in which the head's inputs are stored, so that the model runs over each row only once",
   ),
 };
 export type HeadValues = Values<typeof headFlags>;
@@ -49,7 +49,11 @@ export const HEAD_FIXED = ["form", "problem_type", "train_blocks", "layer_decay"
 
 export const isHeadTask = (task: string): task is HeadKind => (HEAD_TASKS as readonly string[]).includes(task);
 
-/** Checks the flags of heads. @throws {ConfigError} for flags that do not apply to the task, or contradict each other */
+/**
+ * Checks the flags of heads.
+ *
+ * @throws {ConfigError} for flags that do not apply to the task, or contradict each other
+ */
 export function checkHeads({ task, lora_rank, ...values }: HeadValues & { task: string; lora_rank: number }): void {
   const given = (Object.keys(headFlags) as (keyof HeadValues)[]).filter((name) =>
     values[name] !== headFlags[name].fallback

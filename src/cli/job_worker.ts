@@ -43,7 +43,7 @@ class JobReport extends TrainReport {
   static saves = false;
   #total = 0;
   /**
-   * Metrics to send, and the time of the last message. Metrics of fast updates go together, to save work for the
+   * Metrics to send, and the time of the last message. Metrics of fast updates are sent together, to relieve the
    * server's thread.
    */
   #lines: Metrics[] = [];

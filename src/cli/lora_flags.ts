@@ -36,7 +36,8 @@ export type LoraValues = Values<typeof loraFlags> & { readonly seed: number };
 /**
  * Checks the flags of an adapter.
  *
- * @throws {ConfigError} if one is given without `--lora_rank`, such as rounded weights, which only an adapter can use
+ * @throws {ConfigError} if a flag that only an adapter can use, such as `--weights=bf16`, is given without
+ *   `--lora_rank`
  */
 export function checkLora(values: Omit<LoraValues, "seed">): void {
   const { lora_rank, weights } = values;

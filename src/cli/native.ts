@@ -20,8 +20,8 @@ export async function nativeFor({ device, native }: Asked, note: (line: string) 
 }
 
 /**
- * A line that recommends `--native`; undefined if it cannot help. It names the processors that it is for, because this
- * program cannot ask which processor it runs on without `--allow-ffi`.
+ * A line that recommends `--native`; undefined if it cannot help. The line names the processors that can use it,
+ * because this program cannot ask which processor it runs on without `--allow-ffi`.
  */
 export function nativeHint({ device, native }: Asked, task: string): string | undefined {
   if (native || !hasOption(device, "native") || Deno.build.os !== "linux" || Deno.build.arch !== "x86_64") return;

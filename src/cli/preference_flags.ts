@@ -13,7 +13,7 @@ export const isPreferenceTask = (task: string): boolean => (PREFERENCE_TASKS as 
 
 export const preferenceFlags = {
   label_smoothing: float(0, "dpo: assumed share of pairs whose preference is wrong", { min: 0, below: 0.5 }),
-  reference_free: bool(false, "dpo: train without a reference model, which keeps the policy near its first state"),
+  reference_free: bool(false, "dpo: train without the reference model that keeps the policy near its first state"),
   precompute_ref_log_probs: bool(
     false,
     "dpo: run the reference model once before training instead of in each update",

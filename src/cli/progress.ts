@@ -2,7 +2,7 @@
 import { DataError } from "../errors.ts";
 import { reason } from "../files/reason.ts";
 
-/** What the progress bar of a training shows. */
+/** What the progress bar of a training run shows. */
 export interface ProgressState {
   done: number;
   total: number;

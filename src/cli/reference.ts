@@ -17,7 +17,7 @@ import { absolute } from "./train_command.ts";
 
 /** The reference of a run. */
 export interface RunReference {
-  /** A model, or the adapter to turn off. */
+  /** The reference model; or a function that returns the adapter, without which the model is the reference. */
   readonly reference: GPT | (() => Lora);
   /** Its entry in run.json; undefined if the reference is the policy without its adapter. */
   readonly named?: RunBase;
@@ -27,7 +27,7 @@ export interface RunReference {
  * Loads the reference: the model that `--ref_model` names, or else `--init_from`. A resumed run needs the weights with
  * which it began.
  *
- * @throws {ConfigError} if `--ref_model` is given with an adapter, which is its own reference, or has another
+ * @throws {ConfigError} if `--ref_model` is given although an adapter is trained, or if its model has another
  *   vocabulary
  * @throws {CheckpointError} if the model cannot be read, or has changed since the run began
  */

@@ -51,7 +51,8 @@ async function openModel(
 }
 
 /**
- * The reward for a grader. A `score_model` encodes its texts with the tokenizer of its own model.
+ * Makes the reward function for the grader of a job, as in OpenAI's fine-tuning API. A grader of type `score_model` is
+ * a reward model, which encodes texts with its own tokenizer.
  *
  * @throws {ConfigError} if the grader's model is not a reward model
  */

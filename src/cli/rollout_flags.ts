@@ -29,9 +29,13 @@ const table = {
   ],
   reward_timeout: [float(30, "seconds that a reward function may take", { above: 0 }), all],
   max_completion_length: [
-    int(0, "most tokens of a completion; 0: what the longest prompt leaves of the block size, at most 512", {
-      min: 0,
-    }),
+    int(
+      0,
+      "maximum number of tokens in a completion; 0: what the longest prompt leaves of the block size, at most 512",
+      {
+        min: 0,
+      },
+    ),
     all,
   ],
   fixed_length: [
@@ -63,8 +67,14 @@ const table = {
     bool(false, "do not learn from completions that were cut at the maximum length"),
     groups,
   ],
-  delta: [float(0, "bound of the probability ratio if the advantage is negative; 0: no bound", { min: 0 }), grpo],
-  scale_rewards: [choice(["group", "batch", "none"], "whose standard deviation advantages are divided by"), grpo],
+  delta: [float(0, "upper bound of the probability ratio if the advantage is negative; 0: no bound", { min: 0 }), grpo],
+  scale_rewards: [
+    choice(
+      ["group", "batch", "none"],
+      "advantages are divided by the standard deviation of the rewards of a group (one prompt) or of the whole batch; none: not divided",
+    ),
+    grpo,
+  ],
   loss_type: [
     choice(
       [...POLICY_LOSSES, ...PREFERENCE_LOSSES],
@@ -73,7 +83,10 @@ const table = {
     ["grpo", "dpo"],
   ],
   importance_sampling_level: [
-    choice(["token", "sequence"], "whether probability ratios are of tokens, or of sequences as in GSPO"),
+    choice(
+      ["token", "sequence"],
+      "token: a probability ratio for each token; sequence: one for each completion, as in GSPO",
+    ),
     grpo,
   ],
   use_bias_correction_kl: [
@@ -110,7 +123,10 @@ const table = {
   whiten_rewards: [bool(false, "divide rewards by their standard deviation"), ppo],
   whiten_advantages: [bool(true, "scale advantages to mean 0 and standard deviation 1"), ppo],
   score_at: [
-    choice(["end", "behind"], "where the score is added: at the last token, or one place after it, as in TRL"),
+    choice(
+      ["end", "behind"], // deno-lint-ignore plain-words/words -- a value of the flag
+      "where the score is added: end: at the last token; behind: one place after it, as in TRL",
+    ),
     ppo,
   ],
   missing_eos_penalty: [float(0, "reward subtracted from completions without an end-of-text token", { min: 0 }), ppo],
@@ -143,8 +159,8 @@ export const TASK_DEFAULTS: Readonly<
   dpo: PREFERENCE_DEFAULTS,
   reward: REWARD_DEFAULTS,
   rloo: { learning_rate: 1e-6, beta: 0.05, num_generations: 2 },
-  // An iteration has 4, 8 or 16 updates, and its first update clips nothing. With 5, lines are not only about first
-  // updates.
+  // An iteration has 4, 8 or 16 updates, and the first of them never clips. With 5, some of the printed updates are not
+  // first ones.
   ppo: { learning_rate: 3e-6, temperature: 0.7, log_interval: 5 },
 };
 

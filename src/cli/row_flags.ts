@@ -9,11 +9,14 @@ import { encodeOptions } from "./shared_flags.ts";
 
 /** Flags that `data` and `finetune` share. */
 export const rowFlags = {
-  columns: text("", "the file's names for columns, if they are not the usual names: text=sentence,label=gold"),
-  max_length: int(0, "most tokens of a row; 0: the model's block size", { min: 0 }),
+  columns: text(
+    "",
+    "names of the file's columns, if they are not the usual ones, as USUAL=NAME: text=sentence,label=gold",
+  ),
+  max_length: int(0, "maximum number of tokens in a row; 0: the model's block size", { min: 0 }),
   truncation: choice(
     ["keep_start", "keep_end"],
-    "which part of a row that is too long is used: keep_start or keep_end",
+    "where rows that are too long are cut: keep_start cuts their end, keep_end their start",
   ),
   template: text(
     "",
@@ -25,7 +28,7 @@ export const rowFlags = {
   assistant_only_loss: bool(false, "for conversations: learn only the assistant's messages (sft)"),
   special_tokens: choice(
     ["allow", "refuse", "text"],
-    "how special tokens such as <|endoftext|> in a plain text are encoded: allow: as tokens; refuse: an error; text: as letters",
+    "special tokens such as <|endoftext|> in a plain text: allow encodes each as one token, refuse stops with an error, text encodes them like any other text",
   ),
 };
 

@@ -16,7 +16,7 @@ import { checkPermission } from "./shared_flags.ts";
 
 export const sample = command({
   ...sampleDeclaration,
-  output: Deno.stderr, // standard output has nothing but the text
+  output: Deno.stderr, // only the text goes to standard output
   async run({ values, config, given, progress }) {
     checkPermission(values.device, "sample");
     const start = given.start ?? config.start;

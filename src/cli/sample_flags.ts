@@ -29,7 +29,7 @@ export const sampleFlags = {
   ...modelFlags,
   tokenizer: text(
     "",
-    "replaces the model's tokenizer, and a ckpt.pt has none: gpt2, cl100k_base, o200k_base, or a folder",
+    "tokenizer to use instead of the model's, or for a ckpt.pt, which stores none: gpt2, cl100k_base, o200k_base, or a folder",
   ),
   start: {
     ...text("\n", "the prompt; FILE:path reads it from a file; empty: the token <|endoftext|>"),
@@ -41,7 +41,7 @@ export const sampleFlags = {
   stop: text("", "end a sample before this text"),
   overflow: choice(
     ["crop", "slide"],
-    "past the block size: crop shows the model the last tokens, as in nanoGPT; slide is faster: it restarts with half of them",
+    "if the text is longer than the block size: crop feeds the last tokens, as in nanoGPT; slide drops the older half of a full block, which is faster",
   ),
   cache: cacheFlag,
   seed: seedFlag,
@@ -55,7 +55,13 @@ export const sampleDeclaration: Declaration<typeof sampleFlags> = {
   name: "sample",
   flags: sampleFlags,
   words: "config",
-  help: { does: "Writes text with a trained model.", usage: "[config/NAME.ts]" },
+  help: {
+    does: "Writes text with a trained model.",
+    usage: "[config/NAME.ts]",
+    notes:
+      "A config file is a TypeScript module. Its default export is an object with the names below. Flags override the config\n" +
+      "file.\n\n",
+  },
 };
 
 /** The sampling options for the flags of {@linkcode samplingFlags}. */

@@ -1,5 +1,5 @@
 /**
- * Serves models over OpenAI's API.
+ * Serves models over HTTP with OpenAI's API.
  *
  * In the repository, run `deno task serve`. From anywhere else, run:
  *

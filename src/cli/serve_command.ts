@@ -30,7 +30,8 @@ export const serve = command({
     await checkPort(hostname, port); // before models are loaded
     const signal = interruption(() => progress.line("Stopping: waiting up to 30 seconds for running answers."));
     await using engine = await load(values, progress);
-    const tuning = values.jobs ? await import("./jobs.ts") : undefined; // imports all of training, so only if it is needed
+    // Imported only if needed, because it imports all of training.
+    const tuning = values.jobs ? await import("./jobs.ts") : undefined;
     await using jobs = await tuning?.openJobs(values, engine, progress);
     if (jobs && keys.keys.length === 0) {
       const words = taskCommand("serve", [`--jobs=${values.jobs}`, "--new_key=NAME"]);

@@ -13,28 +13,35 @@ export const serveFlags = {
   adapter: texts("a LoRA adapter to serve as a model, PATH[,name=NAME][,base=NAME]; may be repeated"),
   ...{ weights, checkpoint, device, threads },
   cache: cacheFlag,
-  slots: int(0, "texts that a model generates at once; 0: as many as fit into half of the memory left, at most 64", {
+  slots: int(
+    0,
+    "texts that a model generates at once; 0: as many as fit into half of the memory that the weights leave, at most 64",
+    {
+      min: 0,
+      max: 1024,
+    },
+  ),
+  queue: int(512, "texts that may wait for each model; further requests get the HTTP status 429", {
     min: 0,
-    max: 1024,
+    max: 100_000,
   }),
-  queue: int(512, "texts that may wait for each model; further requests get 429", { min: 0, max: 100_000 }),
   memory: float(
     0,
-    "GiB that models may take, with the keys and values of all slots; 0: four fifths of the memory free at the start",
+    "GiB of memory for all models, including the keys and values of all slots; 0: four fifths of the memory free at the start",
     {
       min: 0,
     },
   ),
   host: text(
     "127.0.0.1",
-    "the address to listen on; if other machines can reach it, clients need a key (in the repository: task serve:lan)",
+    "the address to listen on; if other machines can reach it, clients need a key (--new_key); in the repository: task serve:lan",
   ),
   port: int(8000, "the port; 0: any free port", { min: 0, max: 65535 }),
   public_host: text(
     "",
     "the host name under which browsers reach the server through a proxy, such as chat.example.org",
   ),
-  jobs: text("", "a folder for files and tuning jobs, which clients with a key can then create; default: no jobs"),
+  jobs: text("", "a folder for the files and fine-tuning jobs of clients, who need a key for them; default: no jobs"),
   keys: text(
     "keys.json",
     "the file with the hashes of the clients' keys; default with --jobs: keys.json in that folder",
@@ -48,7 +55,7 @@ export type ServeValues = Values<typeof serveFlags>;
 export const serveDeclaration: Declaration<typeof serveFlags> = {
   name: "serve",
   flags: serveFlags,
-  help: { does: "Serves models over OpenAI's API.", usage: "--model=PATH" },
+  help: { does: "Serves models over HTTP with OpenAI's API.", usage: "--model=PATH" },
   defaults: ({ jobs }) => jobs ? { keys: `${jobs}/keys.json` } : {},
   check(values) {
     if (values.new_key || values.revoke_key || values.list_keys) return;

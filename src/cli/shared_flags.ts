@@ -9,7 +9,7 @@ import type { Progress } from "./progress.ts";
 export const deviceFlags = {
   device: choice(
     ["auto", "cpu", "reference", "webgpu", "webgpu:software", "webgpu:dawn", "webgpu:dawn:software"],
-    "where to compute: auto (which is cpu), cpu, webgpu, webgpu:dawn, or reference (plain TypeScript in float64, slow)",
+    "where to compute: auto (the same as cpu), cpu, webgpu, webgpu:dawn, or reference (plain TypeScript in float64, slow)",
     (value) => {
       if (/^(cuda|mps)/.test(value)) return "this is a device of PyTorch; use auto, cpu or webgpu";
     },
@@ -23,8 +23,8 @@ export const nativeFlag = {
 };
 
 /**
- * Checks that the process may load Dawn if the device needs it. Dawn is native code, which no sandbox restricts, so
- * that only the tasks whose names end in `:dawn` may load it.
+ * Checks that the process may load Dawn if the device needs it. No sandbox restricts native code such as Dawn, so only
+ * the tasks whose names end in `:dawn` have the permission to load it.
  *
  * @param task the task's name without `:dawn`
  * @throws {ConfigError} if the device needs Dawn and this process has no permission to load native code
@@ -37,7 +37,7 @@ export function checkPermission(device: string, task: string): void {
   );
 }
 
-/** Names of models, for the help of flags. */
+/** What `--init_from` and similar flags take as the name of a model, for `--help`. */
 export const PRETRAINED = "gpt2, gpt2-medium, …, or the path of a run, a Hugging Face folder, a ckpt.pt or a GGUF file";
 
 /** The flags that name a model to generate with or to evaluate. */
@@ -51,7 +51,7 @@ export const modelFlags = {
   ),
   weights: choice(
     ["f32", "bf16", "q8_0"],
-    "how matrices are stored: f32, or rounded, which is faster: bf16 takes half the memory, q8_0 a quarter",
+    "how weight matrices are stored: f32; bf16 (half the memory) and q8_0 (a quarter) round them and are faster",
   ),
 };
 
@@ -85,7 +85,7 @@ export const tokenizerFlags = {
   ),
   special_tokens: choice(
     ["refuse", "allow", "text"],
-    "how special tokens such as <|endoftext|> in a text are encoded: refuse: an error; allow: as tokens; text: as letters",
+    "special tokens such as <|endoftext|> in a text: refuse stops with an error, allow encodes each as one token, text encodes them like any other text",
   ),
 };
 

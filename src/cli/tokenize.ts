@@ -1,5 +1,5 @@
 /**
- * Prints the token ids of a text, or the text for ids.
+ * Encodes a text as token ids, or decodes token ids to a text.
  *
  * In the repository, run `deno task tokenize`. From anywhere else, run:
  *

@@ -17,7 +17,7 @@ export const tokenizeFlags = {
 export const tokenize = command({
   name: "tokenize",
   flags: tokenizeFlags,
-  help: { does: "Prints the token ids of a text, or the text for ids.", usage: "--text=TEXT" },
+  help: { does: "Encodes a text as token ids, or decodes token ids to a text.", usage: "--text=TEXT" },
   async run({ values, given }) {
     if ((given.text === undefined) === (given.ids === undefined)) {
       throw new ConfigError("tokenize takes either --text=TEXT or --ids=IDS");

@@ -108,7 +108,7 @@ async function trainRun(
   device.close();
 }
 
-/** What a run is made from. */
+/** The parts from which a run is made. */
 interface Setup {
   readonly values: TrainValues;
   /** The run to resume. */
@@ -124,8 +124,8 @@ async function trainingData(request: TrainRunning, { values, run, start, report 
   return await loadData({
     input: input || undefined,
     dataset,
-    // Without a network, the generated grammar replaces the default dataset only: not one that the user named, or a
-    // run's own.
+    // If the dataset cannot be downloaded, generated text replaces it, unless the user or a resumed run named the
+    // dataset.
     standIn: !run && namedData(request).dataset === undefined,
     tokenizer: run ? await runTokenizer(run) : start?.tokenizer ?? (tokenizer || undefined),
     blockSize,
@@ -140,7 +140,7 @@ async function modelToTrain(
 ): Promise<{ model: GPT; config: Partial<GPTConfig> & { vocabSize: number } }> {
   const { block_size: blockSize, seed } = values;
   const config = {
-    ...(run ? run.description.model as Partial<GPTConfig> : start?.model.config), // also the fields without flags
+    ...(run ? run.description.model as Partial<GPTConfig> : start?.model.config), // includes fields without flags
     ...modelConfig(values),
     vocabSize: run ? Number(run.description.model.vocabSize) : start?.model.config.vocabSize ?? vocabSize,
   };

@@ -1,8 +1,8 @@
 /**
  * The flags of `train`: nanoGPT's, with train.py's defaults, and our own (`seed`, `input`, `threads`).
  *
- * Flags override the config file, and the config file overrides the table's defaults. Without a config file, the CPU
- * setting of nanoGPT's README is used, because train.py's own defaults are for eight A100s.
+ * Flags override the config file, and the config file overrides the table's defaults. Without a config file, the
+ * settings for a CPU in nanoGPT's README are used, because train.py's own defaults are for eight A100s.
  */
 import fineTuning from "../../config/finetune_shakespeare.ts";
 import cpuSetting from "../../config/shakespeare_char_cpu.ts";
@@ -32,7 +32,10 @@ export const trainFlags = {
     "a folder with train.bin and val.bin, or its name in data/; or shakespeare_char, shakespeare, grammar (generated text)",
   ),
   input: text("", "a text file (UTF-8) to train on instead of the dataset"),
-  tokenizer: text("", "how a text becomes tokens: character, gpt2, …; default: character, or gpt2 for shakespeare"),
+  tokenizer: text(
+    "",
+    "how a text becomes tokens: character, gpt2, cl100k_base, o200k_base, or a folder with a tokenizer; default: character, or gpt2 for shakespeare",
+  ),
   special_tokens: tokenizerFlags.special_tokens,
   gradient_accumulation_steps: int(40, "micro-batches whose gradients are summed for one update", { min: 1 }),
   batch_size: int(12, "sequences in a micro-batch", { min: 1 }),
@@ -84,7 +87,7 @@ export const trainDeclaration: Declaration<typeof trainFlags> = {
     usage: "[config/NAME.ts]",
     notes:
       `A config file is a TypeScript module. Its default export is an object with the names below. Flags override the config file.
-Without a config file, train uses nanoGPT's setting for a CPU.
+Without a config file, train uses nanoGPT's settings for a CPU.
 
 `,
   },

@@ -22,11 +22,11 @@ const SAMPLE_TOKENS = 300;
 /** The state of a run when it begins or resumes. */
 interface Beginning {
   readonly model: GPT;
-  /** The iteration at which it begins. */
+  /** The iteration at which the run begins or resumes. */
   readonly iter: number;
   /** A line about the data. */
   readonly data: string;
-  /** The first part of a line: the size of an update. */
+  /** The size of an update, printed on one line with the device. */
   readonly update: string;
   readonly entropy?: number;
 }
@@ -184,7 +184,7 @@ export class TrainReport {
    *
    * @param options.prompt tokens to continue, which are printed too; default: the token that begins a text
    * @param options.sampleTokens the most tokens to generate; default 300
-   * @param options.chats whether the model was tuned to chats
+   * @param options.chats whether the model was trained on conversations
    */
   async sample(
     model: GPT,

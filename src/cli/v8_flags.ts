@@ -4,7 +4,7 @@
  * `--no-liftoff` skips V8's fast first compiler, so that kernels run at full speed within milliseconds. Two flags turn
  * on the wide mode: `--experimental-wasm-revectorize` joins pairs of 128-bit operations into 256-bit operations, for
  * which `--no-wasm-bounds-checks` removes the bounds checks between loads. Releases of V8 with wide mode also get
- * `--no-wasm-inlining`: it compiles a kernel's functions when they are called and not into their callers, which would
+ * `--no-wasm-inlining`: V8 then does not inline a kernel's functions into their callers, which would take long and
  * delay the first token. `NANOGPT_WIDE=0` turns wide mode off.
  *
  * ```sh

@@ -186,7 +186,7 @@ Deno.test("convert: a run to GGUF files, which sample, eval, train and convert c
       assertEquals([code, err], [0, ""]);
       assertMatch(
         out,
-        /uses the exact GELU, and programs .* differ by up to \d\.\de-\d+ over 16 generated tokens; nanogpt-ts keeps/,
+        /uses the exact GELU, and programs .* differ by up to \d\.\de-\d+ over 16 generated tokens; nanogpt-ts itself reads/,
       );
       assertStringIncludes(out, 'this vocabulary has none: "\\n" is used');
       kept[dtype] = await Deno.readFile(path);

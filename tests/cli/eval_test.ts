@@ -43,7 +43,7 @@ Deno.test("eval prints perplexity and bits per byte of a run and of a ckpt.pt, a
     const value = (name: string) => Number(new RegExp(`^${name} +([\\d.,]+)`, "m").exec(said)![1].replaceAll(",", ""));
     assertAlmostEquals(value("perplexity"), 5, 0.1); // an untrained model: five tokens with equal probabilities
     assertAlmostEquals(value("loss"), Math.log(5), 0.02);
-    assertEquals([value("tokens judged"), value("bytes of text")], [89, 100]);
+    assertEquals([value("tokens scored"), value("bytes of text")], [89, 100]);
     assertAlmostEquals(value("bits per byte"), value("loss") / Math.LN2 * 90 / 100, 1e-3);
     assertStringIncludes(said, "windows of 8 tokens, stride 3\n");
     const other = await run([input, `--init_from=${folder}/ckpt.pt`, `--tokenizer=${folder}/out`, "--stride=3"]);
@@ -76,7 +76,7 @@ Deno.test("eval's table", () => {
     "perplexity     12.3457",
     "loss           2.5000 nats a token",
     "bits per byte  1.0000",
-    "tokens judged  12,345",
+    "tokens scored  12,345",
     "bytes of text  45,678",
   ]);
 });

@@ -175,7 +175,7 @@ Deno.test("train and eval encode special tokens as the flag says, and an empty s
       "train has 432 tokens, val has 48",
     );
     const judged = async (special: string) =>
-      Number(/tokens judged +(\d+)/.exec(await succeeds("eval", [input, out_dir, "--threads=1", special]))![1]);
+      Number(/tokens scored +(\d+)/.exec(await succeeds("eval", [input, out_dir, "--threads=1", special]))![1]);
     assertEquals(await judged("--special_tokens=allow"), 40 * 12 - 1);
     assert(await judged("--special_tokens=text") > 40 * 12);
     const shown = await succeeds("sample", [out_dir, "--start=", "--num_samples=1", "--max_new_tokens=1"]);
