@@ -1,7 +1,9 @@
 /**
- * The device's data for choosing next tokens (kernels/choose), besides the logits: noise, each row's record and state,
- * tables for rows with a bias or penalties, and space for log-probabilities. Tables and that space are allocated when a
- * row first needs them.
+ * What the kernel that chooses next tokens (kernels/choose) reads besides the logits. For each choice: a row of V
+ * random numbers, the noise. For each text: a record with its sampling options, a state (seed, position, how to choose,
+ * noise row), and a table of logit biases and token counts if it uses a bias or penalties. The kernel writes
+ * log-probabilities to a tensor of pairs (id, log-probability). Tables and pairs are allocated when a text first needs
+ * them.
  */
 import { choose } from "../../kernels/choose/kernel.ts";
 import { BY_NOISE, BY_STREAM, needsTables, recordFields, recordOf, tablesOf } from "../../kernels/choose/record.ts";
@@ -11,7 +13,7 @@ import type { NumberArray } from "../kernel.ts";
 import { launch } from "../engine/launch.ts";
 import type { Tensor } from "../engine/tensor.ts";
 
-/** What the choice of a row's next token needs to know about the row. */
+/** What choosing the next token of a row needs to know about the row. A row is one text that is being generated. */
 export interface ChoosingRow {
   readonly slot: number;
   /** The row's tokens; the first `prompt` of them are the prompt. */
@@ -24,7 +26,10 @@ export interface ChoosingRow {
   readonly likely: number | undefined;
   /** Seed of the row's own random stream (Philox); undefined if the host draws noise for the row. */
   readonly seed: number | undefined;
-  /** A known token: it is taken instead of choosing one, and its log-probability is reported. */
+  /**
+   * The next token, if it is known, as in a prompt: the kernel then chooses nothing and only computes
+   * log-probabilities.
+   */
   readonly given?: number;
 }
 
@@ -32,13 +37,13 @@ export interface ChoosingRow {
 export interface Told {
   readonly id: number;
   /**
-   * If the row asks for it: pairs of an id and its log-probability, for the chosen token and then the most likely
-   * tokens.
+   * Pairs (id, log-probability) of the chosen token and then of the most likely tokens; undefined if no row asks for
+   * them.
    */
   readonly likely: NumberArray | undefined;
 }
 
-/** Fills an unused place of a step. The token chosen for it is never read. */
+/** A row for the unused places of a step. The token chosen for it is never read. */
 export const idle: ChoosingRow = {
   ...{ slot: -1, tokens: [], prompt: 0, request: { temperature: 0 } },
   ...{ likely: undefined, seed: undefined },
@@ -47,7 +52,7 @@ export const idle: ChoosingRow = {
 /** The records of R rows: (R, fields) f32. */
 export const recordsOf = (rows: readonly ChoosingRow[]): number[] =>
   rows.flatMap(({ request, slot, likely }) => recordOf(request, slot, likely));
-/** The states of R rows: (R, 4) i32. `first` is the index of the first row's noise. */
+/** The states of R rows: (R, 4) i32. `first` is the noise row of the first of them. */
 export const stateOf = (rows: readonly ChoosingRow[], first: number): Int32Array =>
   Int32Array.from(rows.flatMap(({ seed, tokens, given }, r) => [
     seed ?? 0,
@@ -56,22 +61,29 @@ export const stateOf = (rows: readonly ChoosingRow[], first: number): Int32Array
     first + r,
   ]));
 
-/** The largest number of pairs that a row asks for. */
+/** The largest number of pairs (id, log-probability) that a row asks for. */
 const pairsOf = (rows: readonly ChoosingRow[]): number =>
   rows.reduce((most, { likely = -1 }) => Math.max(most, likely + 1), 0);
 
 export class Choosing implements Disposable {
-  /** (most, V): noise for the choices that are made before the host reads results. */
+  /**
+   * (most, V): one noise row for each choice. The host reads results after at most `most` choices, then noise rows are
+   * reused.
+   */
   readonly #drawn: Float32Array;
   readonly #noise: Tensor;
-  /** (slots, 2, V) */
+  /** (slots, 2, V): the biases and token counts of the row in each slot. */
   #tables: Tensor | undefined;
-  /** The row whose tables are in each slot. */
+  /** By slot: the row whose biases and token counts are in `#tables`. */
   readonly #tabled = new Map<number, ChoosingRow>();
-  /** (most, K, 2): the pairs of the choices that are made before the host reads results. */
+  /** (most, K, 2): K pairs (id, log-probability) for each choice that the host has not read yet. */
   #likely: Tensor | undefined;
 
-  /** @param options.changed called when operands were replaced, so that choices must be captured again */
+  /**
+   * @param options.most the most choices before the host reads results
+   * @param options.changed called when tables or pairs are replaced, because programs captured with the old tensors are
+   *   then invalid
+   */
   constructor(
     readonly device: Device,
     readonly options: { vocabSize: number; slots: number; most: number; changed: () => void },
@@ -81,18 +93,18 @@ export class Choosing implements Disposable {
     this.#noise = device.tensor(this.#drawn, [most, vocabSize]);
   }
 
-  /** The noise for choice number `at`, for the caller to fill. */
+  /** Noise row `at`, for the caller to fill. */
   noise(at: number): Float32Array {
     const { vocabSize } = this.options;
     return this.#drawn.subarray(at * vocabSize, (at + 1) * vocabSize);
   }
-  /** Copies the noise for `count` choices to the device. */
+  /** Copies the first `count` noise rows to the device. */
   write(count: number): void {
     const length = count * this.options.vocabSize;
     this.device.write(new Storage(this.#noise.storage.block, length), this.#drawn.subarray(0, length));
   }
 
-  /** Bytes to allocate if a row with this request is added: for the tables of all slots, and for pairs. */
+  /** Bytes that adding a row with this request would allocate: for the tables of all slots, and for pairs. */
   lacks(request: SamplingOptions, likely: number | undefined): Record<"tables" | "pairs", number> {
     const { vocabSize, slots, most } = this.options, each = this.device.bytesOf("f32");
     const pairs = pairsOf([{ ...idle, likely }]) - (this.#likely?.shape[1] ?? 0);
@@ -102,8 +114,8 @@ export class Choosing implements Disposable {
     };
   }
   /**
-   * Allocates and fills the tables and pairs that rows need. Call it before choosing. Later choices update a row's
-   * tables themselves.
+   * Allocates and fills the tables and pairs that rows need. Must be called before choosing. The kernel then updates
+   * the token counts in the tables.
    */
   prepare(rows: readonly ChoosingRow[]): void {
     const { vocabSize, slots, most } = this.options, pairs = pairsOf(rows);
@@ -124,16 +136,16 @@ export class Choosing implements Disposable {
   }
 
   /**
-   * Launches a choice for each of R rows. Pairs are written to `likely`; by default to the tensor that {@linkcode read}
-   * reads.
+   * Launches the choice of a token for each of R rows.
    *
+   * @param likely where pairs are written; default: the tensor that {@linkcode read} reads
    * @returns ids (R)
    */
   choose(logits: Tensor, { records, state }: Record<"records" | "state", Tensor>, likely = this.#likely): Tensor {
     const R = state.shape[0], operands = { noise: this.#noise, records, state, tables: this.#tables, likely };
     return launch(choose, { logits: logits.alias([R, this.options.vocabSize]), ...operands }).ids;
   }
-  /** Makes one choice for each row, without a captured program. The caller disposes of the returned tensors. */
+  /** Chooses a token for each row, outside of captured programs. The caller disposes of the returned tensors. */
   once(logits: Tensor, rows: readonly ChoosingRow[]): { ids: Tensor; likely: Tensor | undefined } {
     const { device } = this, R = rows.length, pairs = pairsOf(rows);
     using scope = device.scope();
@@ -144,8 +156,9 @@ export class Choosing implements Disposable {
     return { ids, likely: likely && scope.keep(likely) };
   }
   /**
-   * Reads the pairs of `count` choices, the first of which has number `first`. Returns undefined for each if no row
-   * asks for pairs.
+   * Reads the pairs of the `count` choices from noise row `first` on.
+   *
+   * @returns a function that gives the pairs of choice number 0 to `count` − 1, or undefined if no row asks for pairs
    */
   async read(
     rows: readonly ChoosingRow[],

@@ -3,7 +3,7 @@
  *
  * The host draws noise in the order of PyTorch's multinomial, so that a seed gives the tokens of nanoGPT and
  * transformers on every device. The device chooses tokens (kernels/choose), and the host reads several tokens at a
- * time. Each text is a row of rows.ts.
+ * time. Each text is a {@linkcode Row}.
  *
  * @module
  */
@@ -56,8 +56,8 @@ export function generate(
   options: GenerateOptions,
 ): AsyncGenerator<number, void, void>;
 /**
- * Generates a text for each of several prompts, and yields the tokens text by text, as separate calls would. Texts are
- * computed together if that does not change them: with a `seed` for each, with temperature 0, or if no text can end
+ * Generates a text for each of several prompts, and yields the tokens text by text, as separate calls would. Several
+ * texts are computed at once if that does not change them: with a `seed`, with temperature 0, or if no text can end
  * early.
  */
 export function generate(
@@ -98,9 +98,9 @@ export function generateSequences(
   return decode(model, prompt, options, (token) => token);
 }
 
-/** The most texts that are generated together. More texts would make a step only a little faster. */
+/** The most texts that are generated together. With more texts, the time for each text would hardly fall. */
 const MOST_TOGETHER = 64;
-/** Random numbers that a generator can skip at once, to begin a later text, without a noticeable pause. */
+/** If a text draws more random numbers, skipping them takes noticeable time, so later texts do not join all at once. */
 const AT_ONCE = 2 ** 20;
 
 /** Generates for one prompt or several. @param give converts a token to the yielded value */
@@ -119,12 +119,13 @@ async function* decode<T>(
   const together = prompts.length > 1 && (!draws || fixed);
   const slots = count * (together ? textsTogether(model, prompts.length, options) : 1);
   using rows = new Rows(model, { slots, cache });
-  /** The rows of each prompt. */
+  /** For each prompt, its rows: one for each sequence. */
   const texts: Row[][] = [];
   const join = () => {
     const number = texts.length, drawn = lengths[number] * count * vocabSize;
     const own = draws && together ? new RandomGenerator(0) : generator;
-    if (draws && together) { // skips the numbers that the texts before will draw
+    // The text gets a copy of the generator. The generator then skips the random numbers that this text will draw.
+    if (draws && together) {
       own!.setState(generator.getState());
       generator.skipExponential(drawn);
     }

@@ -1,6 +1,7 @@
 /**
- * Estimates the memory of generating with a model. The estimate generates on a device that only counts bytes, like that
- * of training (train/memory.ts). A model that does not fit is refused, with the figures, before it is read or made.
+ * Estimates the memory of generating with a model. The estimate runs the generation on a device that counts bytes and
+ * computes nothing, as the estimate for training does (train/memory.ts). A model that does not fit is refused, with the
+ * figures, before it is read or made.
  */
 import { gib, type Needs, shortage } from "../engine/capacity.ts";
 import type { Device } from "../engine/device.ts";
@@ -18,7 +19,7 @@ export interface InferenceOptions
   extends Pick<SequencesOptions, keyof SamplingOptions | "logprobs" | "topLogprobs" | "numReturnSequences" | "cache"> {
   /** The device that the model is meant for. Nothing is computed on it. */
   readonly device: Device;
-  /** How matrices are stored; default f32. */
+  /** How weight matrices are stored; default f32. */
   readonly weights?: GPTOptions["weights"];
   /**
    * Whether the model will be made with `inference: true`; otherwise its first generation copies f32 matrices. Default
@@ -27,15 +28,15 @@ export interface InferenceOptions
   readonly inference?: boolean;
   /** Tokens of the prompt; default: one less than the block size, so that every kind of pass is counted. */
   readonly promptLength?: number;
-  /** Tokens to generate; default 3, the last of which is past the block size. */
+  /** Tokens to generate. Default 3, the last of which is generated from a text longer than the block size. */
   readonly maxNewTokens?: number;
-  /** What happens past the block size; default crop. */
+  /** What happens if the text is longer than the block size; default crop. */
   readonly overflow?: "crop" | "slide";
 }
 
 /**
- * Bytes of the weights, the keys and values of a whole block, what the options need, and the peak of intermediate
- * tensors.
+ * Bytes of weights, of keys and values of a whole block, of what the options need, and of intermediate tensors at their
+ * peak.
  */
 export type InferenceNeeds = Needs;
 
@@ -86,10 +87,7 @@ export async function checkInference(config: Partial<GPTConfig>, options: Infere
   throw new DeviceError(`Generating with this model, weights in ${weights}, ${why}${advice}`);
 }
 
-/**
- * A lower bound: the matrices, and the keys and values of a block. It refuses models that are far too large without an
- * estimate.
- */
+/** A lower bound of the memory, for models that are much too large: matrices, and the keys and values of a block. */
 function floor(config: Partial<GPTConfig>, weights: StorageType, cache: CacheType): InferenceNeeds {
   const { vocabSize: V = 0, blockSize: T = 0, nLayer: L = 0, nEmbd: C = 0 } = config,
     bytes = { f32: 4, i32: 4, bf16: 2, q8_0: 34 / 32 };

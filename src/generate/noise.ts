@@ -1,4 +1,7 @@
-/** The noise with which rows choose tokens. The host draws it from a generator that one row, or several rows, use. */
+/**
+ * Random numbers with which rows choose tokens: the noise. The host draws it from a generator that one or several rows
+ * use.
+ */
 import type { GeneratorState, RandomGenerator } from "../random/mod.ts";
 
 /** A row that uses noise. */
@@ -12,12 +15,12 @@ export interface NoiseUser {
 }
 
 /**
- * Noise for rows that share a generator. It is drawn for one token of all rows at a time, in the order of
- * `torch.multinomial`.
+ * Noise for rows that share a generator. Noise for token t of all rows is drawn at once, as `torch.multinomial` does
+ * for a batch, when the first row needs it.
  */
 export class Noise {
   readonly rows: NoiseUser[] = [];
-  /** Noise that some rows have not used yet, (rows, V), by the number of the token. */
+  /** By the number of a token: the noise for that token, (rows, V), until all rows have used it. */
   readonly #ahead = new Map<number, Float32Array>();
   /** Element i is the generator's state before it drew the noise of token number `#settled` + i. */
   readonly #states: GeneratorState[] = [];
@@ -25,8 +28,8 @@ export class Noise {
   #drawn = 0;
 
   /**
-   * @param isForeign whether the generator is the caller's, who will use it afterwards: its state must then depend only
-   *   on the tokens that were taken
+   * @param isForeign whether the caller passed the generator and may use it afterwards. At the end, the generator's
+   *   state then depends only on the number of tokens that were taken.
    */
   constructor(readonly generator: RandomGenerator, readonly isForeign: boolean) {}
 
@@ -48,9 +51,7 @@ export class Noise {
     const at = this.rows.indexOf(row);
     into.set(values!.subarray(at * V, (at + 1) * V));
   }
-  /**
-   * Notes that the reader of a row has taken `count` tokens: earlier states of the generator are not needed any more.
-   */
+  /** Called when the reader of a row has taken `count` tokens. Discards earlier states of the generator. */
   taken(count: number): void {
     while (this.#settled < count && this.#states.length > 0) {
       this.#states.shift();

@@ -15,29 +15,29 @@ export interface GenerateOptions extends SamplingOptions, StoppingOptions {
   /** Seed of the noise. Default 1337. */
   readonly seed?: number;
   /**
-   * Draws the noise, in place of a generator made from `seed`: one generator can draw several samples in turn, as in
+   * The generator of the noise, instead of one made from `seed`. Several calls can use one generator in turn, as in
    * nanoGPT.
    */
   readonly generator?: RandomGenerator;
   /**
    * How noise is drawn. `multinomial`, the default, draws noise for every entry of the vocabulary in the order of
-   * `torch.multinomial`, like nanoGPT and transformers. `philox` draws one number a token from the row's own stream,
-   * which depends on its seed and the token's number. The texts then differ from nanoGPT's, and many texts at once cost
-   * a fraction as much. Sequences of one prompt use the seeds `seed`, `seed` + 1, ….
+   * `torch.multinomial`, like nanoGPT and transformers. `philox` draws one number for each token from a
+   * stream that depends only on the seed and the token's position. The texts then differ from nanoGPT's, and generating
+   * many texts at once costs much less. Sequences of one prompt use the seeds `seed`, `seed` + 1, ….
    */
   readonly draws?: "multinomial" | "philox";
   /** Ends the generation before the next token when it aborts. */
   readonly signal?: AbortSignal;
   /**
-   * What happens when there are more tokens than the block size. `crop`, the default, shows the model the last tokens
-   * for each new one, like nanoGPT; each token costs a forward pass over the whole block. `slide` drops the earlier
+   * What happens when there are more tokens than the block size. `crop`, the default, runs the model on the last tokens
+   * for each new token, as in nanoGPT; each token costs a forward pass over the whole block. `slide` drops the earlier
    * half of the tokens when the block is full; each token then costs a pass over one token, and the model sees between
    * half a block and a whole block. `refuse` throws before anything is generated.
    */
   readonly overflow?: "crop" | "slide" | "refuse";
   /**
    * How the keys and values of earlier tokens are stored: `f32`, the default, or `bf16`, which rounds them and takes
-   * half the memory. It has no effect on tokens past the block size with `crop`, which use no cache.
+   * half the memory. With `crop`, the tokens after the block size use no cache.
    */
   readonly cache?: CacheType;
 }
@@ -46,18 +46,19 @@ export interface GenerateOptions extends SamplingOptions, StoppingOptions {
 export interface RowOptions extends Omit<GenerateOptions, "cache"> {
   /** Whether to give each token's log-probability. Default false. */
   readonly logprobs?: boolean;
-  /** How many of the most likely tokens to give log-probabilities for, in addition to the chosen token. */
+  /** The number of most likely tokens whose log-probabilities are yielded besides that of the chosen token. */
   readonly topLogprobs?: number;
   /**
-   * Gives log-probabilities of the prompt's tokens ({@linkcode Row.promptLogprobs}), each with this many most likely
-   * tokens at its place. `maxNewTokens` can then be 0. The prompt must fit into the block size.
+   * Asks for the log-probabilities of the prompt's tokens ({@linkcode Row.promptLogprobs}). The number says how many of
+   * the most likely tokens are given for each of them. `maxNewTokens` can then be 0. The prompt must fit into the block
+   * size.
    */
   readonly promptLogprobs?: number;
-  /** For {@linkcode Rows}: a prompt reuses keys and values only of rows with an equal value. */
+  /** For {@linkcode Rows}: a prompt reuses keys and values only of rows with the same value of `shares`. */
   readonly shares?: string;
   /**
-   * For {@linkcode Rows} with the option `tagged`: a number that passes get for the row's tokens, such as its adapter.
-   * Default 0.
+   * For {@linkcode Rows}: the number that `tagged` gets for the row's tokens, such as the number of an adapter. Default
+   * 0.
    */
   readonly tag?: number;
 }

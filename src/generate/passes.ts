@@ -1,11 +1,11 @@
 /**
  * The device's side of generation: forward passes for rows of any lengths, and the choice of their next tokens.
  *
- * Rows with one token to process go together through a captured step. A step can be wider than the number of rows;
- * unused places are filled with idle rows. The chosen tokens are the input of the step's next replay without a copy to
- * the host, which reads the tokens of several steps at a time. A pass over pieces of prompts is not captured. A row
- * past the block size with `crop` has its own captured pass over its last tokens, because the position of each of them
- * has changed.
+ * Rows with one token to process go together through a captured step, which is replayed for each token. A step can have
+ * more places than there are rows; idle rows fill the unused places. The chosen tokens stay on the device as the input
+ * of the next replay. The host reads the tokens of several steps at a time. A pass over pieces of prompts is not
+ * captured. A row longer than the block size with `crop` has its own captured pass over its last tokens, because the
+ * position of each of these tokens changes in every step.
  */
 import { recordFields } from "../../kernels/choose/record.ts";
 import { proceed } from "../../kernels/tokens/kernel.ts";
@@ -24,7 +24,7 @@ import { Choosing, type ChoosingRow, idle, recordsOf, stateOf, type Told } from 
 import type { RowsOptions } from "./rows.ts";
 import { Windows } from "./windows.ts";
 
-/** The most choices that wait on the device to be read, on devices where reading is slow. */
+/** The most chosen tokens that wait on the device to be read, on devices where reading is slow. */
 const MOST = 64;
 
 /** A token with its slot and position in the cache. */
@@ -32,12 +32,12 @@ export interface Place {
   readonly id: number;
   readonly slot: number;
   readonly position: number;
-  /** The tag of its row. */ readonly tag: number;
+  /** The tag of the token's row, such as its adapter (`RowOptions.tag`). */ readonly tag: number;
 }
 
 /** What a pass needs to know about a row. */
 export interface PassRow extends ChoosingRow {
-  /** The number that `tagged` gets for the row's tokens. */ readonly tag: number;
+  /** The number that the function `tagged` gets for the row's tokens. */ readonly tag: number;
   /** Position of the row's last token. */
   readonly position: number;
 }
@@ -47,7 +47,7 @@ export interface Passed extends Disposable {
   read(): Promise<(step: number, row: number) => Told>;
 }
 
-/** The data of a step's rows on the device: the number of values for each row. */
+/** The tensors of a step on the device, with the number of values for each row. */
 const WIDTHS = { ids: 1, slot: 1, position: 1, tag: 1, records: recordFields.length, state: 4 } as const;
 type State = keyof typeof WIDTHS;
 
@@ -66,22 +66,22 @@ export function slotBytes({ device, config: { nLayer, nEmbd, blockSize } }: GPT,
   return { layer, all: nLayer * layer };
 }
 
-/** Rows, filled up with idle rows to `width`. */
+/** The rows, and idle rows up to a length of `width`. */
 const filled = (rows: readonly ChoosingRow[], width: number): readonly ChoosingRow[] =>
   Array.from({ length: width }, (_, r) => rows[r] ?? idle);
 
 export class Passes implements Disposable {
-  /** The most choices before the host reads results, each with its own noise. */
+  /** The most tokens that are chosen before the host reads them. Each has its own row of noise. */
   readonly most: number;
   readonly choosing: Choosing;
-  /** The data of a step's rows: R rows are in the first R places. */
+  /** The tensors of a step. A step with R rows uses their first R places. */
   readonly #state: Record<State, Tensor>;
-  /** (most) i32: the tokens chosen since the host last read them, as (steps, R). */
+  /** (most) i32: the chosen tokens of several steps of R rows, as (steps, R), until the host reads them. */
   readonly #history: Tensor;
-  /** (1) i32: the number of choices in `#history`. */
+  /** (1) i32: the number of chosen tokens in `#history`. */
   readonly #first: Tensor;
   readonly #steps = new Map<number, Captured<undefined>>();
-  /** The rows whose state is on the device. */
+  /** The rows whose ids, slots, positions, tags and records are in `#state`. */
   #laid: readonly PassRow[] = [];
   #keys: KeyValueCache | undefined;
   #windows: Windows | undefined;
@@ -126,7 +126,7 @@ export class Passes implements Disposable {
   get #cache(): KeyValueCache {
     return this.#keys ??= this.model.createCache(this.slots, { dtype: this.cache });
   }
-  /** Bytes of keys and values that are still to be allocated. */
+  /** Bytes of keys and values that are not allocated yet. */
   get unmade(): number {
     return this.slots * slotBytes(this.model, this.cache).all - this.made;
   }
@@ -134,9 +134,9 @@ export class Passes implements Disposable {
   get made(): number {
     return this.#keys ? this.slots * slotBytes(this.model, this.cache).all : 0;
   }
-  /** Launches steps for rows that each have one token to process. Row r of step s uses noise number s · width + r. */
+  /** Launches steps for rows that each have one token to process. Row r of step s uses the noise row s · width + r. */
   decode(rows: readonly PassRow[], steps: number): Passed {
-    const { device } = this.model, width = stepWidth(rows.length), cache = this.#cache; // allocated outside of the capture
+    const { device } = this.model, width = stepWidth(rows.length), cache = this.#cache; // allocated before the capture
     this.#prepare();
     if (rows.length !== this.#laid.length || rows.some((row, r) => row !== this.#laid[r])) this.#lay(rows, width);
     device.write(this.#view("state", width), stateOf(filled(rows, width), 0));
@@ -195,10 +195,9 @@ export class Passes implements Disposable {
   }
 
   /**
-   * Launches a pass over any tokens.
+   * Launches a pass over tokens of any rows, such as pieces of prompts.
    *
-   * @param of indices in `tokens` whose logits are needed, one for each of `rows`: the token before the one to choose
-   *   or to score
+   * @param of for each of `rows`, the index in `tokens` of the token whose logits choose or score the row's next token
    * @returns undefined if `of` is empty
    */
   read(
@@ -245,8 +244,8 @@ export class Passes implements Disposable {
   }
 
   /**
-   * Launches steps for a row past the block size: each is a pass over the row's last tokens. Their noise begins at
-   * number `first`.
+   * Launches steps for a row longer than the block size: passes over its last tokens. Step s uses the noise row `first`
+   * + s.
    */
   crop(row: PassRow, steps: number, first: number): Passed {
     this.#prepare();

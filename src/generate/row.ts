@@ -16,8 +16,8 @@ export interface RowRequest extends RowOptions {
 /** A token and the logarithm of its probability. */
 export interface TokenLogprob {
   /** The token's id. */ readonly id: number;
-  /** In nats, in the model's own distribution, before temperature, penalties and other options. */ readonly logprob:
-    number;
+  /** The log-probability in nats, in the model's distribution before temperature, penalties and other options. */
+  readonly logprob: number;
 }
 
 /** A chosen token, with log-probabilities if the row asks for them. */
@@ -30,15 +30,15 @@ export interface Chosen {
 /** The next token of a row. */
 export interface RowToken extends Chosen, Taken {}
 
-/** A token of a prompt, with its probability after the tokens before it. */
+/** A token of a prompt, with its log-probability given the tokens before it. */
 export interface PromptToken extends TokenLogprob {
-  /** The most likely tokens at its place, in descending order of probability. */
+  /** The most likely tokens at this position of the prompt, in descending order of probability. */
   readonly topLogprobs: readonly TokenLogprob[];
-  /** Whether the token is the most likely one, which temperature 0 would have chosen. */
+  /** Whether the token is the most likely one at its position, so that temperature 0 would have chosen it. */
   readonly greedy: boolean;
 }
 
-/** The owner of a row: computes its steps. */
+/** What a row calls in the {@linkcode Rows} that it belongs to. */
 export interface RowOwner {
   /** Computes the next step of all rows. Never rejects. */
   step(): Promise<unknown>;
@@ -54,7 +54,7 @@ export interface Row extends AsyncIterableIterator<RowToken, undefined, undefine
   /** All tokens so far, including the prompt. */
   readonly tokens: readonly number[];
   /**
-   * How many tokens of the prompt were not computed because their keys and values were in a slot. Known with the first
+   * The number of prompt tokens that were not computed, because a slot had their keys and values. Final with the first
    * token.
    */
   readonly reused: number;
@@ -70,8 +70,8 @@ export interface Row extends AsyncIterableIterator<RowToken, undefined, undefine
   /** The part of {@linkcode Row.promptLogprobs} that has been computed so far. */
   readonly scores: readonly PromptToken[];
   /**
-   * The next token, if it has been computed; undefined otherwise. For a caller that computes steps itself
-   * (`Rows.step`).
+   * Returns the next token, or undefined if it has not been computed yet. For callers that compute steps with
+   * `Rows.step`.
    *
    * @throws {DeviceError} the error of the step that computed it, like a loop over the row
    */
@@ -81,7 +81,7 @@ export interface Row extends AsyncIterableIterator<RowToken, undefined, undefine
 }
 
 /**
- * How many of the most likely tokens a row wants log-probabilities for; undefined: none, not even for the chosen token.
+ * How many of the most likely tokens a row needs log-probabilities for; undefined: none, not even for the chosen token.
  */
 export const likelyOf = ({ topLogprobs, logprobs }: RowOptions): number | undefined =>
   topLogprobs ?? (logprobs ? 0 : undefined);
@@ -93,7 +93,7 @@ export class LiveRow implements PassRow, Row {
   readonly seed: number | undefined;
   /** Number of tokens in the prompt. */
   readonly prompt: number;
-  /** Index of the token at position 0 of the slot. */
+  /** Index in `tokens` of the token at position 0 of the slot; above 0 after the row has slid. */
   window = 0;
   /** Number of tokens from `window` on whose keys and values are in the cache. */
   read = 0;
@@ -101,7 +101,8 @@ export class LiveRow implements PassRow, Row {
   /** Whether no token has been processed yet, so that keys and values can be copied from another slot. */
   fresh = true;
   /**
-   * Whether the row is past the block size with `crop`: each step is a pass over its last tokens, without the cache.
+   * Whether the row is longer than the block size, with `crop`: each step is a pass over its last tokens, without the
+   * cache.
    */
   cropped = false;
   /** Whether the text has ended: nothing more is computed for it. */
@@ -135,15 +136,15 @@ export class LiveRow implements PassRow, Row {
     noise.rows.push(this);
   }
 
-  /** The number that `tagged` gets for the row's tokens. */
+  /** The number that the function `tagged` gets for the row's tokens. */
   get tag(): number {
     return this.request.tag ?? 0;
   }
-  /** How many tokens of the prompt need log-probabilities. */
+  /** The number of the prompt's tokens whose log-probabilities are needed. */
   get scored(): number {
     return this.request.promptLogprobs === undefined ? 0 : this.prompt - 1;
   }
-  /** How many tokens are not in the cache yet. */
+  /** The number of tokens that are not in the cache yet. */
   get unread(): number {
     return this.tokens.length - this.window - this.read;
   }
@@ -177,7 +178,7 @@ export class LiveRow implements PassRow, Row {
     this.owner.leave(this);
   }
 
-  /** The next token; done when the text has ended. */
+  /** Waits for the next token. The result is `done` when the text has ended. */
   async next(): Promise<IteratorResult<RowToken, undefined>> {
     while (this.#queue.length === 0 && !this.over) {
       this.wanted = true;

@@ -2,14 +2,14 @@
  * Generates many texts at once (continuous batching). Each text is a row with its own prompt, options, stop conditions
  * and random stream. Rows join and leave between any two steps.
  *
- * Rows with one token to process share a step. While prompts are processed, each pass takes a piece of a prompt
- * together with the rows that generate, so that these do not stall. Attention gets the slot and the position of each
- * token. On the CPU, a row's results do not depend on other rows, bit for bit. If a prompt begins like the tokens of
- * another slot, their keys and values are copied.
+ * Rows with one token to process share a step. A long prompt is processed in pieces: each pass has a piece of it and
+ * one token of every row that generates, so that those rows do not wait for the whole prompt. Each row has a slot,
+ * which is its part of the key-value cache. On the CPU, a row's results do not depend on other rows, bit for bit. If a
+ * prompt begins with the same tokens as the text in another slot, the keys and values of these tokens are copied.
  *
- * Nothing runs in the background: a reader that asks for a token computes a step of all rows. Weights may change
- * between two steps. Later steps use the new weights, with the keys and values that a row has computed with the old
- * ones.
+ * Nothing runs in the background: when a reader asks for a token, a step of all rows is computed. Weights may change
+ * between two steps. Later steps use the new weights, but the keys and values that a row has computed with the old
+ * weights.
  */
 import { Breather } from "../loop/breather.ts";
 import { gib, shortage } from "../engine/capacity.ts";
@@ -25,18 +25,18 @@ import { RandomGenerator } from "../random/mod.ts";
 import { likelyOf, LiveRow, type Row, type RowOwner, type RowRequest } from "./row.ts";
 import { fit, type Plan, scoredBeside, Steps } from "./steps.ts";
 
-/** The least length in tokens for which a common prefix is copied, or waited for. */
+/** The shortest common prefix, in tokens, for which a prompt copies keys and values, or waits for another prompt. */
 const LEAST_COMMON = 4;
 
-/** How many rows there can be, and how prompts are read. */
+/** The options of {@linkcode Rows}: the number of slots, and how prompts are processed. */
 export interface RowsOptions {
-  /** The most rows at once. Each slot has memory for the keys and values of a whole block. */
+  /** The maximum number of rows at a time. Each slot has memory for the keys and values of a whole block. */
   readonly slots: number;
-  /** The most tokens of prompts in a step in which other rows generate. Default 128. */
+  /** The maximum number of prompt tokens in a step in which other rows generate. Default 128. */
   readonly piece?: number;
   /**
-   * The most tokens of prompts in a step in which no row generates. Default: the block size, or `piece` if it is
-   * greater.
+   * The maximum number of prompt tokens in a step in which no row generates. Default: the larger of block size and
+   * `piece`.
    */
   readonly idlePiece?: number;
   /** How keys and values are stored: `f32`, the default, or `bf16`, which rounds them and takes half the memory. */
@@ -47,8 +47,8 @@ export interface RowsOptions {
    */
   readonly reuse?: boolean;
   /**
-   * Runs `pass` for tokens whose rows have these tags: an i32 for each token, from `RowOptions.tag`. Called for
-   * captured steps and for other passes.
+   * Called for every forward pass, captured or not. It must call `pass` and return the result. `tags` has the number
+   * `RowOptions.tag` of each token's row (i32), for example to choose the adapter of each token.
    */
   readonly tagged?: (tags: Tensor, pass: () => Tensor) => Tensor;
 }
@@ -77,14 +77,14 @@ export class Rows implements Disposable {
   readonly #reuse: boolean;
   /** The rows that have not ended, in the order in which they were added. */
   #live: LiveRow[] = [];
-  /** The row whose keys and values are in each slot, even if it has ended. */
+  /** By slot: the row whose keys and values are in it, even if the row has ended. */
   readonly #held: (LiveRow | undefined)[];
   /** Free slots; the slot that has been free longest is first. */
   readonly #free: number[];
   readonly #breather = new Breather();
   readonly #steps: Steps;
   #running: Promise<number> | undefined;
-  /** The value of `#writes` at its last check. */
+  /** The value of `#writes` when it was last compared. */
   #written = 0;
 
   /**
@@ -134,16 +134,16 @@ export class Rows implements Disposable {
    *
    * @throws {ConfigError} if an option is out of range; if the prompt is empty, has an id outside the vocabulary, or is
    *   longer than the block size with `overflow: "refuse"`; or if no slot is free
-   * @throws {DeviceError} if the memory for a bias, penalties or log-probabilities does not fit into what the device
-   *   has left; the message has the figures
+   * @throws {DeviceError} if a bias, penalties or log-probabilities need more memory than the device has left; the
+   *   message has the figures
    */
   add(request: RowRequest): Row {
     return this.addSequences(request, 1)[0];
   }
 
   /**
-   * Adds several texts that continue one prompt, which is processed once. They share a generator in the order of
-   * `torch.multinomial`: noise for a token is drawn for all of them, including texts that have ended.
+   * Adds several texts that continue one prompt, which is processed once. The texts share a generator, which draws in
+   * the order of `torch.multinomial`: the noise for token t is drawn for all texts, including texts that have ended.
    *
    * @throws {ConfigError} like {@linkcode add}
    * @throws {DeviceError} like {@linkcode add}
@@ -177,8 +177,8 @@ export class Rows implements Disposable {
   }
 
   /**
-   * Checks the memory that a row needs before it gets a slot, because an allocation that fails in a step ends all rows
-   * of the step.
+   * Checks the memory that a row needs before the row gets a slot. If an allocation fails during a step, all
+   * rows of the step end.
    */
   #checkAsked(request: RowRequest, prompt: number): void {
     const { device, config: { vocabSize } } = this.model, passes = this.#passes;
@@ -215,16 +215,16 @@ export class Rows implements Disposable {
     this.#free.push(row.slot);
   }
 
-  /** A count that changes when weights are written or layers change. */
+  /** A number that changes when weights are written or layers are replaced. */
   get #writes(): number {
     return this.model.parameters().reduce((sum, { storage }) => sum + storage.block.version, layout.changes);
   }
   /**
-   * Marks keys and values in slots as not reusable if they were computed with other weights or layers than the current
-   * ones.
+   * If weights or layers have changed, ensures that later rows do not reuse keys and values computed with the old
+   * weights.
    */
   #forgetOldWeights(): void {
-    if (!this.#reuse) return; // no row uses keys and values of another row
+    if (!this.#reuse) return; // rows never use keys and values of other rows
     const writes = this.#writes;
     if (writes === this.#written) return;
     this.#written = writes;
@@ -244,7 +244,8 @@ export class Rows implements Disposable {
     return this.#running ??= this.#run();
   }
   /**
-   * Computes the next step for readers that wait. First lets other readers take their tokens, add rows and abort rows.
+   * Computes the next step for readers that wait. Before the step, other readers can take tokens, add rows and abort
+   * rows.
    */
   #step(): Promise<unknown> {
     return this.#running ??= this.#breather.breathe().then(() => this.#run());
@@ -265,7 +266,7 @@ export class Rows implements Disposable {
       const plan = this.#plan();
       rows = [...plan.writing, ...plan.cropped, ...plan.reading.map(({ row }) => row)];
       const step = this.#steps.run(plan); // launches before its first await
-      if (begins) this.#written = this.#writes; // the launch changes layers itself, which does not count
+      if (begins) this.#written = this.#writes; // the launch may have rearranged weights; their values are unchanged
       await step;
     } catch (error) { // an error of the device or the model
       for (const row of rows) row.end(error);
@@ -276,7 +277,8 @@ export class Rows implements Disposable {
   #plan(): Plan {
     const plan: Plan = { writing: [], reading: [], cropped: [] }, unread: LiveRow[] = [];
     for (const row of this.#live) {
-      if (row.cropped) { // a pass of its own, which costs the same in any step: so it runs only when its reader waits
+      // A cropped row needs a pass of its own, so it saves nothing by sharing a step: it runs only if its reader waits.
+      if (row.cropped) {
         if (row.wanted || row.noise.rows.length > 1) plan.cropped.push(row);
       } else if (row.unread === 1 && row.left > 0) {
         row.fresh = false; // the slot may already have all but one token of a new prompt
@@ -295,7 +297,8 @@ export class Rows implements Disposable {
   /**
    * Copies the keys and values that another slot has for the beginning of a prompt.
    *
-   * @returns whether to process the prompt now; false if an earlier row of this step processes a longer common prefix
+   * @returns whether to process the prompt in this step; false if an earlier row is about to compute a longer common
+   *   prefix, which can then be copied
    */
   #begin(row: LiveRow, before: readonly LiveRow[]): boolean {
     const { tokens, request } = row;
@@ -328,8 +331,8 @@ function sameFrom(a: readonly number[], b: readonly number[], from: number, coun
 const together = ({ shares, tag = 0 }: RowRequest, { request }: LiveRow): boolean =>
   shares === request.shares && tag === (request.tag ?? 0);
 /**
- * How many tokens of a prompt are in a row's slot. The prompt's last token does not count, because the model must
- * process one.
+ * The number of a prompt's first tokens that are in a row's slot. At most all but one: the model must process the last
+ * token.
  */
 const commonPrefix = (tokens: readonly number[], request: RowRequest, row: LiveRow | undefined): number =>
   row && together(request, row) ? Math.min(sameFrom(tokens, row.tokens, row.window, row.read), tokens.length - 1) : 0;

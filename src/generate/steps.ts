@@ -1,8 +1,8 @@
 /**
- * A step of rows: draws noise, launches passes, reads the chosen tokens, and gives each row its next tokens.
+ * Computes a step: draws noise, launches passes, reads the chosen tokens, and gives each row its next tokens.
  *
- * On devices where reading is slow, several steps are launched before their tokens are read. Tokens after a row's end
- * are discarded.
+ * On devices where reading is slow, several steps are launched before their tokens are read. Tokens that were
+ * computed after the end of a row are discarded.
  */
 import { BANNED } from "../../kernels/choose/record.ts";
 import { ConfigError, DataError } from "../errors.ts";
@@ -22,7 +22,7 @@ export interface Plan {
   readonly writing: LiveRow[];
   /** Rows with more tokens to process, and how many of them this step processes. */
   readonly reading: { readonly row: LiveRow; readonly count: number }[];
-  /** Rows past the block size with `crop`: each needs a pass over its last tokens. */
+  /** Rows longer than the block size with `crop`: each needs a pass over its last tokens. */
   readonly cropped: LiveRow[];
 }
 
@@ -123,20 +123,17 @@ export class Steps {
         row.take({ id, logprob, ...row.request.topLogprobs !== undefined && { topLogprobs: top } });
       }
       fit(row, this.#model.config.blockSize);
-    } catch (error) { // an error of this row alone
+    } catch (error) { // the error concerns only this row
       row.end(error);
     }
   }
 }
 
-/** The chosen token, and `count` of the most likely tokens. */
+/** The chosen token and `count` of the most likely tokens, with their log-probabilities. */
 const pairs = (likely: NumberArray, count: number): TokenLogprob[] =>
   Array.from({ length: count + 1 }, (_, k) => ({ id: likely[2 * k], logprob: likely[2 * k + 1] }));
 
-/**
- * How many of the most likely tokens to read for each token of a prompt: at least one, which tells whether the token is
- * greedy.
- */
+/** How many of the most likely tokens are read for each token of a prompt: at least one, for `PromptToken.greedy`. */
 export const scoredBeside = ({ promptLogprobs = 0 }: RowOptions): number => Math.max(promptLogprobs, 1);
 
 function score(row: LiveRow, { likely }: Told): void {

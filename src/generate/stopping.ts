@@ -32,7 +32,7 @@ export interface Taken {
   readonly finishReason?: FinishReason;
 }
 
-/** One sequence, token by token. */
+/** Decides after each token of a sequence whether the sequence has ended, and decodes its text. */
 export class Stopping {
   /** Whether the sequence is over. */
   over = false;
@@ -49,7 +49,7 @@ export class Stopping {
   /**
    * Takes the next token.
    *
-   * @param isLast whether the sequence is as long as was asked for
+   * @param isLast whether the sequence has reached the requested length
    */
   take(id: number, isLast: boolean): Taken {
     const isEnd = this.#ends.includes(id);
@@ -95,14 +95,14 @@ export function spoken(
 
 /** Finds the first of several strings in a text that arrives in pieces, and returns the text before it. */
 export class StopStrings {
-  /** Whether a string was found. */
+  /** Whether one of the stop strings was found. */
   found = false;
   #held = "";
 
   /** @param strings none of them empty */
   constructor(readonly strings: readonly string[]) {}
 
-  /** Takes the next piece. Returns the text that certainly is not part of a stop string. */
+  /** Takes the next piece. Returns the text that cannot be part of a stop string any more. */
   push(piece: string): string {
     if (this.found) return "";
     const text = this.#held + piece,
@@ -110,8 +110,8 @@ export class StopStrings {
         const at = text.indexOf(string);
         return at < 0 ? { at, end: Infinity } : { at, end: at + string.length };
       });
-    // The string that is complete first, independently of the pieces; of several that end at the same place, the
-    // longest.
+    // The stop string that ends first in the text, so that the result does not depend on the pieces. If several end at
+    // the same place: the longest.
     const first = ends.reduce((a, b) => b.end < a.end || (b.end === a.end && b.at < a.at) ? b : a, {
       at: 0,
       end: Infinity,
@@ -122,7 +122,7 @@ export class StopStrings {
     return text.slice(0, end);
   }
 
-  /** Length of the longest end of the text that is the beginning of a stop string. */
+  /** Length of the longest suffix of the text with which a stop string begins. */
   #unsure(text: string): number {
     let longest = Math.max(0, ...this.strings.map((string) => Math.min(string.length - 1, text.length)));
     while (longest > 0 && !this.strings.some((string) => string.startsWith(text.slice(-longest)))) longest--;

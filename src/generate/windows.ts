@@ -1,6 +1,6 @@
 /**
- * Generation past the block size with `crop`, as in nanoGPT: a captured pass over the last tokens of one row, without a
- * cache. Each replay appends the chosen token to the window on the device.
+ * Generation of a text longer than the block size with `crop`, as in nanoGPT: a captured pass over the last tokens of
+ * one row, the window, without a cache. Each replay of the pass appends the chosen token to the window on the device.
  */
 import { recordFields } from "../../kernels/choose/record.ts";
 import { place } from "../../kernels/copy/kernel.ts";
@@ -16,9 +16,12 @@ import { type Choosing, type ChoosingRow, recordsOf, stateOf } from "./choosing.
 export class Windows implements Disposable {
   /** (1, block size) i32: the last tokens. */
   readonly #window: Tensor;
-  /** (most, 1) i32: the chosen tokens, by the number of their noise. */
+  /** (most, 1) i32: the chosen tokens, each at the index of its noise row. */
   readonly #history: Tensor;
-  /** Data of the current row; the first three have shape (1). `first` is the number of its next noise. */
+  /**
+   * Tensors of the current row. `first` (1) is its next noise row; `id` and `position` (1) are the last token and its
+   * position.
+   */
   readonly #of: Record<"first" | "id" | "position" | "records" | "state", Tensor>;
   readonly #pass: Captured<undefined>;
 
@@ -35,7 +38,7 @@ export class Windows implements Disposable {
   }
 
   /**
-   * Launches `steps` passes for a row; their noise begins at number `first`.
+   * Launches `steps` passes for a row; the first uses noise row `first`.
    *
    * @returns a function that reads the chosen ids
    */
