@@ -1,5 +1,5 @@
 /**
- * A chat with a model: keeps the messages within the block size, and yields answers as they are generated.
+ * A chat with a model. It keeps its messages within the block size, and yields answers as they are generated.
  *
  * The keys and values of earlier messages stay in the cache, so that a turn processes only new tokens. When the chat is
  * too long, the oldest turns are dropped until it takes at most half the block size. All remaining tokens are then
@@ -66,7 +66,11 @@ export class Chat implements Disposable {
    */
   static async begin(loaded: Pretrained, options: ChatOptions = {}): Promise<Chat> {
     const { model, tokenizer, eosTokenIds = [] } = loaded, { template = loaded.chatTemplate } = options;
-    if (!template) throw new ConfigError("The model has no chat template: it was not tuned to chats; name a template");
+    if (!template) {
+      throw new ConfigError(
+        "The model has no chat template, so it was not fine-tuned on conversations; pass the option template",
+      );
+    }
     const { system: _, template: __, onNote: ___, cache: ____, seed = 1337, maxNewTokens = 256, ...rest } = options;
     const { ids, strings } = await template.endOfTurn(tokenizer),
       generator = options.generator ?? new RandomGenerator(seed);
@@ -74,7 +78,7 @@ export class Chat implements Disposable {
     if (stray !== undefined) {
       throw new ConfigError(
         `${template.name} ends a turn with ${tokenizer.decode([stray])}, token ${stray}, and the model has ` +
-          `${model.config.vocabSize}: tune it with this template first`,
+          `${model.config.vocabSize} tokens: fine-tune it with this template first`,
       );
     }
     return new Chat(loaded, template, options, {
@@ -87,7 +91,7 @@ export class Chat implements Disposable {
     });
   }
 
-  /** Forgets what was said; `system` is the system message from now on. */
+  /** Starts a new chat without the earlier messages. `system` is its system message. */
   reset(system: string | undefined = this.options.system): void {
     this.messages.length = 0;
     if (system) this.messages.push({ role: "system", content: system });
@@ -136,7 +140,7 @@ export class Chat implements Disposable {
     }
     if (prompt.length >= blockSize) {
       throw new DataError(
-        `The message has ${prompt.length} tokens with the template's; expected fewer than the model's block size, ${blockSize}`,
+        `The message has ${prompt.length} tokens with the chat template; expected fewer than the model's block size, ${blockSize}`,
       );
     }
     if (messages.length < all.length && !this.#noted) {

@@ -232,7 +232,7 @@ const byName = async (name: string) => await (await import("../tokenizer/load.ts
 async function endsOf(folder: string): Promise<number[] | undefined> {
   for (const name of ["generation_config.json", "config.json"]) {
     const path = `${folder}/${name}`, { eos_token_id: ends } = await exists(path) ? await readJson(path) : {};
-    if (ends === undefined || ends === null) continue; // the tokenizer may name one
+    if (ends === undefined || ends === null) continue; // the tokenizer may name an end-of-text token
     const ids = [ends].flat();
     if (ids.every((id): id is number => Number.isInteger(id) && id as number >= 0)) return ids;
     throw new CheckpointError(
@@ -247,7 +247,7 @@ async function endsOf(folder: string): Promise<number[] | undefined> {
  *
  * @param dataset the dataset in the checkpoint's flags; only a plain name counts, so that a file cannot point to
  *   another folder
- * @returns the tokenizer, and the end of the error message if it does not belong to the model
+ * @returns the tokenizer, and the end of the message to print if the tokenizer does not belong to the model
  */
 export async function nanoGPTVocabulary(dataset: unknown): Promise<{ vocabulary: string; hint: string }> {
   const plain = typeof dataset === "string" && /^[\w.-]+$/.test(dataset) && !/^\.+$/.test(dataset);
@@ -265,7 +265,7 @@ export async function nanoGPTVocabulary(dataset: unknown): Promise<{ vocabulary:
 }
 
 /**
- * The tokenizer of a run.
+ * Loads the tokenizer of a run.
  *
  * @throws {CheckpointError} if its vocabulary is damaged, or does not fit the model
  * @throws {DataError} if the npm package with its vocabulary cannot be loaded
@@ -293,7 +293,10 @@ export async function runTokenizer(run: RunFolder): Promise<Tokenizer> {
 export async function loadRun(
   run: RunFolder,
   options: Omit<PretrainedOptions, "tokenizer"> & {
-    /** Reads other parts of the checkpoint. Returns the head, which the adapter's files can contain. */
+    /**
+     * Reads more of the checkpoint besides the model. Returns the model's head, if it has one: an adapter can store its
+     * weights.
+     */
     readonly more?: (saved: SavedCheckpoint, model: GPT) => Promise<Module | undefined>;
   },
 ): Promise<GPT> {
@@ -303,7 +306,7 @@ export async function loadRun(
     await run.read(checkpoint, async (saved) => {
       await putOn(model, saved.folder, { head: await more?.(saved, model), onNote });
     });
-    if (options.trainable) { // a run that begins with this model trains all weights
+    if (options.trainable) { // a new run that begins with this run's model trains all of its weights
       const { adaptersOf } = await import("../finetune/lora.ts");
       for (const lora of adaptersOf(model)) lora.merge();
       model.unfreeze();
@@ -335,7 +338,7 @@ export async function loadBase(
   options: Omit<PretrainedOptions, "tokenizer" | "adapter">,
 ): Promise<GPT> {
   const { name } = run.description.base!;
-  // These options are about the run's model, not about its base.
+  // These options concern the run's model, not its base model.
   const rest = { ...options, checkpoint: undefined, adapter: undefined, tokenizer: undefined };
   await checkIdentity(run.description.base!, `${run.path} has an adapter for`);
   const { vocabSize } = await runTokenizer(run),
@@ -348,10 +351,10 @@ export async function loadBase(
 }
 
 /**
- * Checks that a run began with a model that has these weights.
+ * Checks that a model still has the weights with which a run began.
  *
  * @param of the beginning of the error message: "out has an adapter for"
- * @throws {CheckpointError} if its weights have changed, or cannot be read
+ * @throws {CheckpointError} if the model's weights have changed, or cannot be read
  */
 export async function checkIdentity({ name, identity }: RunBase, of: string): Promise<void> {
   const found = await identifyModel(name).catch((error) => {

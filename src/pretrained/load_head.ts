@@ -44,7 +44,7 @@ export async function loadWithHead(
   const { kind, path } = await findModel(name, options);
   let made: Pick<PretrainedHead, "head" | "description"> | undefined;
   const keep = (model: GPT, description: HeadDescription) => {
-    made?.head.dispose(); // the head of a checkpoint that was deleted while it was read
+    made?.head.dispose(); // frees the head of an earlier attempt, whose checkpoint was deleted while it was read
     made = { description, head: newHead(model, description, { initialize: false }) };
     return made.head;
   };
@@ -85,8 +85,8 @@ async function folder(path: string, options: PretrainedOptions, keep: Keep): Pro
 }
 
 /**
- * Loads the model of a Hugging Face folder, which needs no tokenizer files. If the folder has a head, `keep` makes it.
- */
+ * Loads the model of a Hugging Face folder, which needs no tokenizer files. If the folder has a head, `keep` is called
+ * to make it. */
 export function loadFolder(path: string, options: PretrainedOptions, keep: Keep): Promise<GPT> {
   const head = (found: HuggingFaceHead, model: GPT) => keep(model, descriptionOf(found)).namedParameters();
   return loadHuggingFace(path, { ...options, head });

@@ -277,7 +277,9 @@ async function run(
       continue;
     }
     if (!chatTemplate) {
-      throw new ConfigError("Messages need a chat template, and the model has none, because it was not tuned to chats");
+      throw new ConfigError(
+        "Messages need a chat template, and the model has none, because it was not fine-tuned on conversations",
+      );
     }
     const how = goesOn(prompt) ? { continueFinalMessage: true } : { addGenerationPrompt: true };
     ids.push(await chatTemplate.ids(tokenizer, prompt, { ...how, contents: "text" }));
