@@ -263,7 +263,7 @@ export interface ForwardOptions extends Omit<HiddenOptions, "each"> {
  */
 export class GPT extends Module {
   /** The config, with its defaults filled in. */ readonly config: Required<GPTConfig>;
-  /** Random numbers of all dropout layers. */ readonly noise: DropoutNoise;
+  /** The random numbers of all dropout layers. */ readonly noise: DropoutNoise;
   /** All layers before the head, under nanoGPT's names. */
   transformer: { wte: Embedding; wpe: Embedding; drop: Dropout; h: Block[]; ln_f: LayerNorm };
   /** Computes the logits; by default it shares its weight with wte. */ lm_head: Linear;
@@ -559,8 +559,8 @@ export class GPT extends Module {
    * Estimates the model FLOPs utilisation: training's share of a machine's peak FLOP/s (PaLM, arXiv:2204.02311,
    * appendix B).
    *
-   * @param options.sequences number of full blocks that went forward and backward in that time
-   * @param options.seconds the time
+   * @param options.sequences number of sequences as long as the block size that went forward and backward in `seconds`
+   * @param options.seconds the time that they took
    * @param options.peakFlops the machine's peak in FLOP/s, e.g. 312e12 for an A100 in bfloat16
    * @returns a ratio; 1 is the peak
    */
