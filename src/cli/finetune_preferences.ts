@@ -99,8 +99,8 @@ export async function dpo(setup: TuningSetup): Promise<Tuning> {
 }
 
 /**
- * The reference model; with `--precompute_ref_log_probs`, the log-probabilities that it gives to all rows, after which
- * the model is disposed of.
+ * Loads the reference model. With `--precompute_ref_log_probs`, computes the reference's log-probabilities of all rows
+ * instead, and disposes of the model.
  */
 async function referenceOf(
   setup: TuningSetup,

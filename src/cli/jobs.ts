@@ -14,7 +14,7 @@ import type { WorkerEngine } from "../server/worker_engine.ts";
 import type { Progress } from "./progress.ts";
 import { type ServeValues, specsOf } from "./serve_flags.ts";
 
-/** Configs for models trained from scratch, by the names in `new:NAME`. */
+/** Configs of models that a job can train from scratch, by name: a job asks for the model `new:NAME`. */
 export const jobConfigs: Readonly<Record<string, TrainConfig>> = {
   shakespeare_char_3m: mid,
   shakespeare_char_cpu: cpuSetting,

@@ -159,8 +159,8 @@ export const TASK_DEFAULTS: Readonly<
   dpo: PREFERENCE_DEFAULTS,
   reward: REWARD_DEFAULTS,
   rloo: { learning_rate: 1e-6, beta: 0.05, num_generations: 2 },
-  // An iteration has 4, 8 or 16 updates, and the first of them never clips. With 5, some of the printed updates are not
-  // first ones.
+  // An iteration has 4, 8 or 16 updates, and nothing is clipped in its first update. With log_interval 5, the printed
+  // lines are about other updates, too.
   ppo: { learning_rate: 3e-6, temperature: 0.7, log_interval: 5 },
 };
 
@@ -202,7 +202,7 @@ export function checkRollouts(
   }
 }
 
-/** The value of `--reward` with absolute paths. */
+/** Returns the value of `--reward` with absolute paths. */
 export const withPaths = (rewards: string, absolute: (path: string) => string): string =>
   rewards.split(",").map((part) => /^\s*((name|weight)=|$)/.test(part) ? part : absolute(part.trim())).join(",");
 

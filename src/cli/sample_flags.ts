@@ -64,11 +64,11 @@ export const sampleDeclaration: Declaration<typeof sampleFlags> = {
   },
 };
 
-/** The sampling options for the flags of {@linkcode samplingFlags}. */
+/** Converts the values of the flags of {@linkcode samplingFlags} to options of the library. */
 export const samplingOptions = (values: Record<Snake<RuleName>, number>): SamplingOptions =>
   Object.fromEntries(ruleNames.map((option) => [option, values[flagOf(option)]]));
 
-/** The options of `generateSequences` for the flags of `sample`. */
+/** Converts the values of the flags of `sample` to options of `generateSequences`. */
 export function generationOptions(values: SampleValues): SequencesOptions {
   return {
     maxNewTokens: values.max_new_tokens,

@@ -89,7 +89,7 @@ export const tokenizerFlags = {
   ),
 };
 
-/** The options of `encode` for a value of `--special_tokens`. */
+/** Converts a value of `--special_tokens` to options of `encode`. */
 export function encodeOptions(special: string): EncodeOptions {
   if (special === "allow") return { allowedSpecial: "all" };
   return special === "text" ? { disallowedSpecial: new Set() } : {};

@@ -39,8 +39,8 @@ export const train = command({
 
 /** Settings of a run for which there are no flags. */
 interface More {
-  /** Passes over the text, in place of `max_iters`. */ readonly epochs?: number;
-  /** The trainer's option of this name. */ readonly finalEvaluation?: boolean;
+  /** Passes over the text, instead of `max_iters`. */ readonly epochs?: number;
+  /** Whether to end with an evaluation after exactly `max_iters` updates. */ readonly finalEvaluation?: boolean;
 }
 
 /** Carries out `train`. @param reporting makes the report of the run */
@@ -140,7 +140,7 @@ async function modelToTrain(
 ): Promise<{ model: GPT; config: Partial<GPTConfig> & { vocabSize: number } }> {
   const { block_size: blockSize, seed } = values;
   const config = {
-    ...(run ? run.description.model as Partial<GPTConfig> : start?.model.config), // includes fields without flags
+    ...(run ? run.description.model as Partial<GPTConfig> : start?.model.config), // with fields that have no flags
     ...modelConfig(values),
     vocabSize: run ? Number(run.description.model.vocabSize) : start?.model.config.vocabSize ?? vocabSize,
   };
@@ -178,12 +178,12 @@ function lastingFlags(
   { source, entropy }: Pick<LoadedData, "source" | "entropy">,
 ) {
   if (flags.input) return { ...flags, input: absolute(flags.input) };
-  if (entropy !== undefined) return { ...flags, dataset: "grammar" }; // it may have replaced another dataset
+  if (entropy !== undefined) return { ...flags, dataset: "grammar" }; // generated text may have replaced another dataset
   // The name of a folder in data/ or of a known text is stored as it is.
   return source === flags.dataset ? { ...flags, dataset: absolute(source) } : flags;
 }
 
-/** A path as an absolute path. */
+/** Makes a path absolute. */
 export const absolute = (path: string): string => /^([/\\]|[A-Za-z]:)/.test(path) ? path : `${Deno.cwd()}/${path}`;
 
 /** Loads the model that `--init_from` names. */

@@ -46,7 +46,7 @@ export const trainFlags = {
   dropout: float(0, "share of activations dropped in training", { min: 0, below: 1 }),
   bias: bool(false, "bias in linear layers and layer norms"),
   learning_rate: float(6e-4, "the highest learning rate", { min: 0 }),
-  max_iters: int(600000, "number of updates", { min: 0 }),
+  max_iters: int(600000, "the last iteration, counted from 0 as in nanoGPT", { min: 0 }),
   weight_decay: float(0.1, "AdamW's weight decay, for matrices and embeddings", { min: 0 }),
   beta1: float(0.9, "AdamW's decay of the running mean of gradients", { min: 0, below: 1 }),
   beta2: float(0.95, "AdamW's decay of the running mean of squared gradients", { min: 0, below: 1 }),
