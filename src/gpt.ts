@@ -180,9 +180,9 @@ export interface GPTOptions {
    */
   readonly weights?: "f32" | "bf16" | "q8_0";
   /**
-   * Whether the model will only generate text or be evaluated; default false. If true, it starts frozen, in f32 too. A
-   * device that multiplies faster with matrices in another order (the CPU) then stores them in that order only;
-   * otherwise it makes reordered copies when the model first generates.
+   * Whether the model will only generate text or be evaluated; default false. If true, it starts frozen, in f32 too.
+   * The CPU multiplies faster with reordered matrices: if true, only the reordered matrices are stored; if false, the
+   * CPU makes reordered copies when the model first generates, which take memory besides the originals.
    */
   readonly inference?: boolean;
   /** Generator that draws the initial weights, from its current state; default: a new one, seeded with `seed`. */
