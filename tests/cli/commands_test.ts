@@ -68,7 +68,7 @@ Deno.test("the command in nanoGPT's README for a laptop gives the same values he
   assertEquals([given.warmup_iters, given.n_layer, given.seed], [undefined, 4, undefined]);
 });
 
-Deno.test("without a config file, the defaults equal that command's values, except out_dir and log_interval", async () => {
+Deno.test("without a config file, the defaults equal the values of nanoGPT's command for a laptop, except out_dir and log_interval", async () => {
   const laptop = await parseTrain(words(
     "config/train_shakespeare_char --eval_iters=20 --block_size=64 --batch_size=12 --n_layer=4 --n_head=4 --n_embd=128 " +
       "--max_iters=2000 --lr_decay_iters=2000 --dropout=0.0 --out_dir=out",
@@ -163,7 +163,7 @@ Deno.test("the command that resumes a run can be pasted into a shell", () => {
   );
 });
 
-Deno.test("sample.py's defaults", async () => {
+Deno.test("sample without flags has the defaults of nanoGPT's sample.py", async () => {
   const { values } = await parseSample(["--out_dir=out-shakespeare-char", "--device=cpu"]);
   const { out_dir, init_from, start, num_samples, max_new_tokens, temperature, top_k, seed } = values;
   assertEquals(
@@ -434,7 +434,7 @@ Deno.test("a line says why kernels are narrow only if another V8 is the reason",
   assertEquals(whyNarrow({ arch: "aarch64", v8: "16.1.2" }), undefined);
 });
 
-Deno.test("the last line of a training says if the model with the lowest loss was not saved", () => {
+Deno.test("the last line of a training run says so if the model with the lowest loss was not saved", () => {
   const last = (iters: readonly number[], more: { eval_only?: boolean } = {}) => {
     let printed = "";
     const writeSync = (bytes: Uint8Array) => {

@@ -182,7 +182,7 @@ Deno.test("convert: a run to GGUF files, which sample, eval, train and convert c
     assertEquals((await run("train", ...sizes, width, ...steps, `--out_dir=${trained}`)).code, 0);
     const kept: Record<string, Uint8Array> = {};
     for (const dtype of ["float32", "f32", "f16", "float16", "bf16", "bfloat16", "q8_0"]) {
-      const { code, out, err } = await run("convert", trained, path, `--dtype=${dtype}`); // replaces the file before
+      const { code, out, err } = await run("convert", trained, path, `--dtype=${dtype}`); // replaces the previous file
       assertEquals([code, err], [0, ""]);
       assertMatch(
         out,

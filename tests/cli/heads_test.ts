@@ -66,7 +66,7 @@ Deno.test("a classifier is trained, evaluated, used, converted and trained furth
     await works("finetune", ...on.with(2, `--out_dir=${folder}/lora`), data, "--lora_rank=2", "--learning_rate=0.01");
     const [step] = [...Deno.readDirSync(`${folder}/lora`)].filter(({ name }) => name.startsWith("checkpoint-"));
     await works("convert", `${folder}/hf`, `${folder}/merged`, `--adapter=${folder}/lora/${step.name}`);
-    await works("convert", `${folder}/lora`, `${folder}/run`); // the same model with the same adapter and head
+    await works("convert", `${folder}/lora`, `${folder}/run`); // merges the run's own adapter, which gives equal weights
     const weights = ["merged", "run"].map((name) => Deno.readFileSync(`${folder}/${name}/model.safetensors`));
     assertEquals(weights[0], weights[1]);
     await Deno.writeTextFile(

@@ -69,7 +69,7 @@ Deno.test("published: commands find every config of the repository from any fold
   assertEquals([...SHIPPED.keys()].sort(), names.filter((name) => name !== "config/train_config.ts").sort());
 });
 
-Deno.test("published: the lock file is of the packages that deno.json names, in those versions", () => {
+Deno.test("published: the lock file has the packages that deno.json names, in the versions of deno.json", () => {
   const { packages, development } = config.npm, { specifiers, npm } = JSON.parse(lock);
   const imported = {
     ...packages,

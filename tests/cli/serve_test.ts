@@ -10,7 +10,7 @@ import { inFolder, runCommand } from "../testing.ts";
 const root = new URL("../../", import.meta.url), decoder = new TextDecoder();
 const env = { NO_COLOR: "1", NANOGPT_DEBUG: "", DENO_V8_FLAGS: Deno.env.get("DENO_V8_FLAGS") || "--no-liftoff" };
 
-/** Starts the server with the permissions of its task. @returns also its output up to the address */
+/** Starts the server with the permissions of its task, and waits until it has printed its address and an example. */
 async function start(args: readonly string[]) {
   const allowed = [
     "--allow-read",
@@ -148,7 +148,7 @@ Deno.test("serve: after it listens, the process and its workers have only permis
     assertEquals(decoder.decode(stdout), `${left} ${left}\n`);
   }));
 
-Deno.test("serve: names of models and adapters", () => {
+Deno.test("serve: models and adapters are named by their paths or by name=NAME", () => {
   const specs = (more: Partial<ServeValues>) => specsOf({ ...fallbacks(serveFlags), ...more });
   const names = (more: Partial<ServeValues>) =>
     specs(more).map(({ id, path, ...rest }) => [id, path, "base" in rest ? rest.base : ""]);
