@@ -23,7 +23,7 @@ function makeModel(device: Device): GPT {
     generator.normal(values, 0, 0.5);
     device.write(weight.storage, values);
   }
-  layOutWeights(model); // like the first generation
+  layOutWeights(model); // makes the copies of weights that the first generation would make
   return model.eval();
 }
 
@@ -66,7 +66,8 @@ for (const name of ["reference", "cpu"]) {
           Array.from({ length: 20 }, (_, i) => i % V),
         ]
       ) {
-        // Written out: a window grows to the block size; with the next token, only its last half stays.
+        // The expected tokens, step by step: a window grows to the block size; with the next token, only its last half
+        // stays.
         const tokens = [...prompt], expected: number[] = [];
         let window = prompt.slice(-BLOCK);
         for (let i = 0; i < 25; i++) {
@@ -220,7 +221,7 @@ Deno.test("generation: tokens are drawn with their probabilities", () =>
         seen = await chiSquare(model, options, expected, rounds);
       assert(seen < kinds + 4 * Math.sqrt(2 * kinds), `${JSON.stringify(options)}: ${seen} for ${kinds}`);
     }
-    // The test can fail: it tells a temperature of 1.1 from 1.
+    // Shows that the test can fail: it notices a temperature of 1.1 instead of 1.
     assert(await chiSquare(model, batch, shares(logits.map((x) => x / 1.1)), rounds) > 10 + 4 * Math.sqrt(20));
   }));
 

@@ -34,7 +34,7 @@ function makeModel(device: Device): GPT {
 async function withModel(name: string, body: (model: GPT) => Promise<void>, threads = 1): Promise<void> {
   const device = await openDevice(name, { threads });
   try {
-    const model = makeModel(device), lay = () => alone(model, { prompt: [0], maxNewTokens: 1 }); // makes copies of weights, which stay
+    const model = makeModel(device), lay = () => alone(model, { prompt: [0], maxNewTokens: 1 }); // makes copies of weights, which stay allocated
     await lay();
     const { tensors, bytes } = device.memory();
     await body(model);
@@ -119,7 +119,7 @@ for (const name of names) {
   }
 }
 
-Deno.test("rows: where reading is slow, one read serves several steps, and tokens after an end are discarded", () =>
+Deno.test("rows: on a device that is slow to read, one read serves several steps, and tokens after an end are discarded", () =>
   withModel("reference", async (model) => {
     const { device } = model,
       { read } = device,
@@ -161,11 +161,11 @@ Deno.test("rows: a common prefix of prompts is processed once, also after rows h
     using rows = new Rows(model, { slots: 4 });
     const three = [0, 1, 2].map(() => rows.add({ prompt, ...options }));
     for (const row of three) assertEquals(await Array.fromAsync(row), whole);
-    assertEquals(shown, [40, 2]); // two rows process their last token, and the rest is copied
+    assertEquals(shown, [40, 2]); // one row processes its prompt; two rows copy from it all but their last token
     shown.length = 0;
     assertEquals(await Array.fromAsync(rows.add({ prompt: [...prompt.slice(0, 30), 1, 2], ...options })), other);
-    assertEquals(shown, [2]); // the rest is already in the slot, or copied to it
-    const going = rows.add({ prompt, maxNewTokens: 5 }); // its part of the prompt was computed with old weights, too
+    assertEquals(shown, [2]); // the 30 tokens of the common prefix are in the slot already, or copied to it
+    const going = rows.add({ prompt, maxNewTokens: 5 }); // generates while weights change: its keys and values are then old
     await going.next();
     const weight = model.transformer.ln_f.weight, before = await weight.data();
     model.device.write(weight.storage, before.map((value) => 2 * value));
@@ -231,7 +231,7 @@ Deno.test("rows: leaving the loop, an abort, a signal and an error each free the
     assertEquals(rows.free, 3);
     assertEquals(await Array.fromAsync(signalled), []);
     const logitBias = Object.fromEntries(Array.from({ length: V }, (_, id) => [id, -Infinity]));
-    const banned = rows.add({ prompt: [3], maxNewTokens: 20, logitBias }); // an error of this row alone
+    const banned = rows.add({ prompt: [3], maxNewTokens: 20, logitBias }); // the error ends only this row
     await assertRejects(() => banned.next(), ConfigError, "bans every token");
     assertEquals(rows.free, 3);
     tokens.push(...await Array.fromAsync(other));
@@ -265,7 +265,7 @@ Deno.test("rows: the state of the caller's generator depends only on the tokens 
     const row = rows.add({ prompt: [1], maxNewTokens: 20, generator }),
       beside = rows.add({ prompt: [2], maxNewTokens: 20 });
     await row.next();
-    for (let i = 0; i < 5; i++) await beside.next(); // the next tokens of `row` are computed, and not taken
+    for (let i = 0; i < 5; i++) await beside.next(); // computes the next tokens of `row`, which are not taken
     row.abort();
     assertEquals(generator.getState(), state(1));
     // Sequences share a generator. Their prompt is long enough to be copied, which makes the first sequence one step
@@ -409,7 +409,7 @@ for (const mode of ["train", "eval"] as const) { // passes turn dropout off, and
       optimizer.zeroGrad();
     };
     const requests = [prompt, prompt, [1]].map((prompt, seed): RowRequest => ({
-      ...{ prompt, seed, maxNewTokens: seed === 1 ? 35 : 12, topLogprobs: 2 }, // past the block size, too
+      ...{ prompt, seed, maxNewTokens: seed === 1 ? 35 : 12, topLogprobs: 2 }, // one text is longer than the block size
       frequencyPenalty: seed,
     }));
     using rows = new Rows(model, { slots: 4 });
@@ -428,6 +428,6 @@ for (const mode of ["train", "eval"] as const) { // passes turn dropout off, and
     const waiting = rows.add(requests[0]); // the other row computed their common prefix with old weights
     update();
     assertEquals(await Array.fromAsync(waiting), await alone(model, requests[0]));
-    assertEquals((await Array.fromAsync(going)).length, 34); // goes on
+    assertEquals((await Array.fromAsync(going)).length, 34); // the row goes on with its old keys and values
   });
 }

@@ -22,7 +22,7 @@ function makeModel(device: Device): GPT {
     generator.normal(values, 0, 0.5);
     device.write(weight.storage, values);
   }
-  layOutWeights(model); // like the first generation
+  layOutWeights(model); // makes the copies of weights that the first generation would make
   return model;
 }
 
@@ -73,7 +73,7 @@ for (const name of ["reference", "cpu"]) {
       const long = Array.from({ length: 20 }, (_, i) => i % V);
       for (
         const [prompt, options] of [
-          [[3], { maxNewTokens: 30, seed: 42 }], // from one token past the block size
+          [[3], { maxNewTokens: 30, seed: 42 }], // from one token to a text longer than the block size
           [[1, 2, 3], { maxNewTokens: 30, seed: 7, temperature: 0.8, topK: 3 }],
           [long.slice(0, BLOCK), { maxNewTokens: 10, seed: 7, temperature: 2, topK: 200 }], // full from the start
           [long, { maxNewTokens: 10, seed: 1337 }], // longer than the block size
@@ -106,7 +106,7 @@ Deno.test("sampler: temperature 0 and topK 1 take the most likely token, and tem
     assertEquals(greedy, await tokens(model, [4], { maxNewTokens: 20, temperature: 1e-6, seed: 9 }));
   }));
 
-Deno.test("sampler: ends at a signal and when its reader leaves the loop, and frees its memory", () =>
+Deno.test("sampler: generation ends at a signal and when its reader leaves the loop, and frees its memory", () =>
   withModel("cpu", async (model) => {
     const before = model.device.memory(), controller = new AbortController(), seen: number[] = [];
     for await (const token of generate(model, [0], { maxNewTokens: 1000, signal: controller.signal })) {
@@ -120,7 +120,7 @@ Deno.test("sampler: ends at a signal and when its reader leaves the loop, and fr
     assertEquals({ tensors, bytes }, { tensors: before.tensors, bytes: before.bytes });
   }));
 
-Deno.test("sampler: dropout is off while it runs, and on again for training", () =>
+Deno.test("sampler: dropout is off during generation, and on again for training", () =>
   withModel("cpu", async (model) => {
     model.train();
     const passes = model.noise.passes, options = { maxNewTokens: 5, seed: 1 };
@@ -151,7 +151,7 @@ Deno.test("sampler: options out of range are refused", () =>
     }
   }));
 
-/** For each rule, a value that has an effect. The type makes a new rule without a value here an error. */
+/** A value for each rule that has an effect. If a new rule has no value here, its type is an error. */
 const askedFor: Required<SamplingOptions> = {
   logitBias: { 2: 3 },
   repetitionPenalty: 1.7,
@@ -191,7 +191,7 @@ Deno.test("sampler: every rule of the table is applied, and has one flag", async
   assertEquals(Object.keys(samplingRules), Object.keys(askedFor));
 });
 
-Deno.test("sampler: a row's own stream depends only on its seed and the number of the token", () =>
+Deno.test("sampler: a row's Philox stream depends only on its seed and the number of the token", () =>
   withModel("cpu", async (model) => {
     const options = { maxNewTokens: 20, draws: "philox", seed: 5, topP: 0.95 } as const;
     const text = await tokens(model, [3], options);

@@ -74,7 +74,9 @@ for (const [kind, tokenizer, ends] of [["characters", letters, [29]], ["byte pai
     }));
 }
 
-/** The requests of a chat to its rows, and how many tokens of each prompt were already in the slot. */
+/**
+ * Records the prompts with which chats call `Rows.add`, and how many tokens of each prompt were already in the slot.
+ */
 function watched(): { asked: { prompt: readonly number[]; read: number; maxNewTokens?: number }[] } & Disposable {
   const asked: { prompt: readonly number[]; read: number; maxNewTokens?: number }[] = [], { add } = Rows.prototype;
   Rows.prototype.add = function (request) {

@@ -196,7 +196,7 @@ Deno.test("pipelines report what is missing", async () => {
   await assertRejects(() => pipeline("summarization", nothing), ConfigError, "needs a model");
 });
 
-Deno.test("summarization: the hint, the first sentences, the requested number of tokens, and a long text that is cut", () =>
+Deno.test("summarization appends the hint, generates the requested number of tokens, returns the first sentences, and cuts long texts", () =>
   onDevice(async (device) => {
     const tokenizer = CharacterTokenizer.fromText("\nTL;DR: .!abcdefghij"), { vocabSize } = tokenizer;
     const model = new GPT({ vocabSize, blockSize: 40, nLayer: 1, nHead: 2, nEmbd: 16 }, { device, seed: 3 });

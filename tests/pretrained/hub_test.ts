@@ -21,15 +21,15 @@ async function hex(algorithm: string, ...parts: (string | Uint8Array<ArrayBuffer
 /** The SHA-1 that git computes for a file. */
 const gitSha1 = (bytes: Uint8Array<ArrayBuffer>) => hex("SHA-1", `blob ${bytes.length}\0`, bytes);
 
-/** Faults of a hub. */
+/** Faults of the local server. */
 interface Faults {
-  /** Bytes of the weights after which each answer is cut, in order. */
+  /** For each answer with weights, in order: the number of bytes after which the connection breaks. */
   readonly breaks?: number[];
-  /** Whether it ignores range requests. */
+  /** Whether the server ignores range requests. */
   readonly noRanges?: boolean;
-  /** Headers of the weights in answers to HEAD. */
+  /** Headers in answers to HEAD requests for the weights. */
   readonly headers?: Record<string, string>;
-  /** The bytes that it sends instead of the weights. */
+  /** The bytes that the server sends instead of the weights. */
   readonly weights?: Uint8Array<ArrayBuffer>;
   /** Replaces the answer to a request, unless it returns undefined. */
   readonly answer?: (request: Request) => Response | undefined;
@@ -37,7 +37,7 @@ interface Faults {
 
 interface Hub {
   readonly url: string;
-  /** For each request "METHOD name range". */
+  /** A line for each request: "METHOD name range". */
   readonly requests: string[];
 }
 

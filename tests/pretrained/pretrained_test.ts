@@ -65,7 +65,7 @@ Deno.test("pretrained: a run, a Hugging Face folder and a ckpt.pt give the same 
     }
   }));
 
-Deno.test("pretrained: a run's best checkpoint or its last; other models have no last", () =>
+Deno.test("pretrained: a run is loaded from its best or its last checkpoint; other models have no last checkpoint", () =>
   withFolder(async (folder, device, model) => {
     await saveFolder(folder, model);
     const description = { flags: {}, model: { ...model.config }, vocabulary: letters.toJSON() }, path = `${folder}/run`;
@@ -147,7 +147,7 @@ Deno.test("pretrained: a ckpt.pt can name its dataset, but no folder outside dat
     }
   }));
 
-Deno.test("pretrained: errors for a missing model, and for a tokenizer of another model", () =>
+Deno.test("pretrained: a missing model, and a tokenizer of another model, are errors", () =>
   withFolder(async (folder, device, model) => {
     await saveFolder(folder, model);
     await assertRejects(() => loadPretrained(`${folder}/none`, { device }), ConfigError, "expected a run folder");
