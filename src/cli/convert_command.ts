@@ -65,7 +65,7 @@ export const convert = command({
     usage: "FROM TO",
     notes: `FROM is ${PRETRAINED}.
 Between a run and a ckpt.pt, the optimizer's state and the iteration are converted too. A Hugging Face folder gets a model card
-(README.md): a copy of FROM's card if FROM is a Hugging Face folder that has one, else a new one.
+(README.md): FROM's card if FROM is a Hugging Face folder with a card and no adapter is merged, else a new card.
 
 `,
   },
