@@ -18,8 +18,8 @@ import { headOf, regions, roundUp, scaleOf, type Starts, tileOf } from "./blocks
 /** Keys at a time: a multiple of every panel width, and of the 32 elements for which Philox draws at once. */
 const CHUNK = 256;
 /**
- * Queries at a time: a multiple of the tile's rows, and few, because all keys up to the block's last query are computed
- * for each of its queries.
+ * Queries at a time: a multiple of the rows of WebAssembly's tile, and few, because all keys up to the block's last
+ * query are computed for each of its queries.
  */
 const QUERIES = 24;
 /** Number of floats in a block's statistics: −max, 1 / sum and D of each of its queries. */

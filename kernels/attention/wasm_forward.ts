@@ -25,7 +25,8 @@ import { defineFirstKeys, defineWriteRow, type Dropout, dropoutOf, type Dropped,
 import { headOf, regions, roundUp, scaleOf, type Starts, tileOf } from "./blocks.ts";
 
 /**
- * Queries of a task, and keys at a time: a multiple of every panel width and of the four elements of a Philox counter.
+ * Queries of a task, and keys at a time: a multiple of W, the width of a panel of queries, and of the four elements of a
+ * Philox counter.
  */
 export const CHUNK = 256;
 

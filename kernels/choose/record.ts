@@ -46,7 +46,7 @@ export function recordOf(options: SamplingOptions, table = -1, likely?: number):
 
 /**
  * Makes a row's tables, (2, V): the bias of each logit, and how often each token has been generated, plus 0.5 if it is
- * only in the prompt.
+ * in the prompt.
  *
  * @param tokens the tokens of the row so far, of which the first `prompt` are its prompt
  */

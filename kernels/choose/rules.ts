@@ -53,7 +53,7 @@ export interface NumberRange {
 export interface RowTables {
   /** Number to add to each logit. */
   readonly bias: FloatArray;
-  /** How often each token has been generated; 0.5 for a token that is only in the prompt. */
+  /** How often each token has been generated, plus 0.5 if it is in the prompt. */
   readonly seen: FloatArray;
 }
 

@@ -25,7 +25,8 @@ const MOST_ROWS = 48;
  */
 export function byPanels(alone: boolean): Phase {
   return {
-    tasks: ({ M, N }) => 2 * Math.ceil(N / tileColumns() / STREAMS / 2) * Math.ceil(M / MOST_ROWS), // even
+    // An even number of parts of N, so that two threads share evenly.
+    tasks: ({ M, N }) => 2 * Math.ceil(N / tileColumns() / STREAMS / 2) * Math.ceil(M / MOST_ROWS),
     emit(f, { a, b, bias, c, M, N, K, begin, end }) {
       const { add, sub, mul, min, at, div, rem, divUp } = f.i32, width = tileColumns(), sums = f.scratch(0);
       const panels = divUp(N, width), groups = mul(divUp(panels, 2 * STREAMS), 2), parts = divUp(M, MOST_ROWS);

@@ -253,7 +253,7 @@ export class AdamW implements Disposable {
   dispose(): void {
     this.#thaw(Infinity);
     for (const { parameter, gradient } of this.#slots) {
-      if (parameter.grad === gradient) parameter.grad = undefined; // otherwise grad belongs to a newer optimizer
+      if (parameter.grad === gradient) parameter.grad = undefined; // otherwise it is a newer optimizer's or the caller's
     }
     for (const tensor of this.#tensors()) tensor.dispose();
     this.#slots = [];

@@ -13,7 +13,7 @@ Deno.test("rl: PPO, GRPO and DPO come near the optimum", async () => {
   for (const [method, effort] of [["ppo", 0.5], ["grpo", 0.25], ["dpo", 0.3]] as const) {
     const run = await tune(letters, { ...setting, method, effort });
     assert(run.near, `${method}: ${JSON.stringify(run)}`);
-    if (run.rest) assert(run.rest[1] < run.distance, `${run.rest}`); // nearer to the minimum of GRPO's loss than to π*
+    if (run.rest) assert(run.rest[1] < run.distance, `${run.rest}`); // nearer to GRPO's fixed point than to π*
   }
 });
 
