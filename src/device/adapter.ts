@@ -31,7 +31,7 @@ export async function openWebGPU(gpu: GPU | undefined, { software = false } = {}
   const description = described.join(" ") || "an adapter without a name";
   if (isSoftware(info, description) && !software) {
     throw new DeviceError(
-      `webgpu: the only adapter computes on the processor (${description}); to use it, name the device webgpu:software`,
+      `webgpu: the only adapter computes on the processor (${description}); to use it, add :software to the name of the device`,
     );
   }
   const requiredLimits = Object.fromEntries(LIMITS.map((name) => [name, adapter.limits[name]]));

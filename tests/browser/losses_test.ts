@@ -78,7 +78,7 @@ interface PathCase {
   path(processors: number): Path;
 }
 const software =
-  "webgpu: the only adapter computes on the processor (google swiftshader); to use it, name the device webgpu:software";
+  "webgpu: the only adapter computes on the processor (google swiftshader); to use it, add :software to the name of the device";
 const paths: PathCase[] = [
   {
     name: "the CPU, with threads",
