@@ -33,7 +33,7 @@ export interface StartRequest {
   readonly training: Partial<TrainerOptions>;
   /** Tokens of the sample at each evaluation; 0: no samples. */
   readonly sampleLength: number;
-  /** Entropy of the text in nats a token, if it is known. */
+  /** Entropy of the text in nats per token, if it is known. */
   readonly entropy?: number;
 }
 

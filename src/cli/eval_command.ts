@@ -87,7 +87,7 @@ export function table(
 ): string[] {
   const rows = [
     ["perplexity", perplexity.toFixed(4)],
-    ["loss", `${loss.toFixed(4)} nats a token`],
+    ["loss", `${loss.toFixed(4)} nats per token`],
     ["bits per byte", bitsPerByte.toFixed(4)],
     ["tokens scored", count(tokens)],
     ["bytes of text", count(bytes)],

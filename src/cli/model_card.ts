@@ -137,7 +137,7 @@ const HISTORY: Partial<Record<FoundModel["kind"], (path: string, options: CardOp
     return {
       data: dataset ? [`${code(dataset)}, nanoGPT's dataset of that name.`] : (await unknown(path)).data,
       training: [`- ${count(iter)} updates, saved in nanoGPT's format.`],
-      losses: bestValLoss === null ? [] : [`The lowest held-out loss was ${bestValLoss.toFixed(4)} nats a token.`],
+      losses: bestValLoss === null ? [] : [`The lowest held-out loss was ${bestValLoss.toFixed(4)} nats per token.`],
     };
   },
 };
@@ -156,7 +156,7 @@ const NUMBERS = [
 /**
  * A table of two evaluations: the first, and the last up to the checkpoint.
  *
- * @param inNats whether losses are in nats a token
+ * @param inNats whether losses are in nats per token
  */
 function lossLines(metrics: readonly Metrics[], iter: number, inNats: boolean): Lines {
   const all = metrics.filter((line) => "val_loss" in line),
@@ -164,7 +164,7 @@ function lossLines(metrics: readonly Metrics[], iter: number, inNats: boolean): 
   if (rows.length === 0) return [];
   const shown = [...new Set([rows[0], rows.at(-1)!])], fixed = (value: number) => value.toFixed(4);
   return [
-    `Mean losses over an evaluation's batches, ${inNats ? "in nats a token" : "in the task's own unit"}:`,
+    `Mean losses over an evaluation's batches, ${inNats ? "in nats per token" : "in the task's own unit"}:`,
     "",
     "| update | training data | held out |",
     "| -----: | ------------: | -------: |",

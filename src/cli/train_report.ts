@@ -81,7 +81,7 @@ export class TrainReport {
     if (hint) this.note(hint);
     if (entropy !== undefined) {
       this.note(
-        `entropy: ${entropy.toFixed(4)} nats a token, the lowest loss that a model can reach on this text`,
+        `entropy: ${entropy.toFixed(4)} nats per token, the lowest loss that a model can reach on this text`,
       );
     }
     if (iter > 0) this.note(`resuming ${out_dir} at iteration ${iter}`);

@@ -141,7 +141,7 @@ export function plotLosses(
     const [x] = at([iter, 0]);
     parts.push(text(x, bottom + 18, iter.toLocaleString("en"), x > right - 12 ? END : MIDDLE));
   }
-  parts.push(text(right, height - 4, "iteration", END), text(0, 12, "nats a token"));
+  parts.push(text(right, height - 4, "iteration", END), text(0, 12, "nats per token"));
   if (entropy !== undefined) {
     const words = `entropy ${entropy.toFixed(3)}`;
     parts.push(across(entropy, "entropy"), text(left + 8, at([0, entropy])[1] - 6, words, { class: "entropy" }));

@@ -201,7 +201,7 @@ async function score(): Promise<void> {
     draw();
     drawAlternatives();
     const nats = -judged.reduce((sum, { logprob }) => sum + logprob, 0) / Math.max(1, judged.length);
-    state.textContent = `${nats.toFixed(3)} nats a token, the loss of this text`;
+    state.textContent = `${nats.toFixed(3)} nats per token, the loss of this text`;
   } catch (error) {
     fail(error);
   }

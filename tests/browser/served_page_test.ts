@@ -127,7 +127,7 @@ for (const colorScheme of ["light", "dark"] as const) {
     await page.press("#manuscript", "Control+z");
     assertEquals(await valueOf(page, "manuscript"), "k and z.");
     await page.click("#score");
-    await textIs(page, "write-state", "nats a token");
+    await textIs(page, "write-state", "nats per token");
     assertEquals(await page.evaluate(() => document.querySelectorAll("#shade span").length), 7, "all but the first");
 
     // If a text is longer than the context, the model gets its end, and several requests continue it.

@@ -74,7 +74,7 @@ Deno.test("eval prints perplexity and bits per byte of a run and of a ckpt.pt, a
 Deno.test("eval prints its results as a table", () => {
   assertEquals(table({ perplexity: 12.34567, loss: 2.5, bitsPerByte: 1, tokens: 12345, bytes: 45678 }), [
     "perplexity     12.3457",
-    "loss           2.5000 nats a token",
+    "loss           2.5000 nats per token",
     "bits per byte  1.0000",
     "tokens scored  12,345",
     "bytes of text  45,678",
