@@ -5,8 +5,8 @@ import { codeOf, system } from "../files/system.ts";
 /** A logged update. */
 export interface StepMetrics {
   /** Number of the update. */ readonly iter: number;
-  /** Loss before the update: the last micro-batch's, or the weighted sum if the task sets weights. */ readonly loss:
-    number;
+  /** Loss before the update, in nats per token: the last micro-batch's, or the weighted sum if the task sets weights. */
+  readonly loss: number;
   /** Learning rate. */ readonly lr: number;
   /** Norm of the gradient before clipping. */ readonly grad_norm: number;
   /** Milliseconds per update, without evaluation. On a GPU, the mean over some updates. */ readonly ms: number;

@@ -102,7 +102,7 @@ export class Lock implements Disposable {
  *
  * @param path path that does not exist, or is an empty folder
  * @param write writes the contents into a folder; it is called with the path of this folder
- * @throws {CheckpointError} when `path` exists, or another process creates it
+ * @throws {CheckpointError} when `path` exists and is not an empty folder, or another process creates it
  * @throws the error of `write` if it fails; the incomplete folder is removed
  */
 export async function createFolder(path: string, write: (partial: string) => Promise<void>): Promise<void> {

@@ -57,7 +57,7 @@ class ShardedWeights implements WeightsFile {
       }
       for (const [file, { tensors }] of shards) {
         const stray = [...tensors.keys()].find((name) => places.get(name) !== file);
-        if (stray !== undefined) throw refuse(`${file} has ${stray}, which is missing in the index`);
+        if (stray !== undefined) throw refuse(`${file} has ${stray}, but the index does not name this file for it`);
       }
       return new ShardedWeights(path, [...shards.values()]);
     } catch (error) {

@@ -149,7 +149,7 @@ export class ZipFile implements Disposable {
     ) {
       throw this.#damaged(`the header of ${name} differs from the directory`);
     }
-    if (begin + packed > limit) throw this.#damaged(`${name} overlaps the record after it`);
+    if (begin + packed > limit) throw this.#damaged(`${name} overlaps the record or directory after it`);
     return begin;
   }
 

@@ -55,8 +55,8 @@ export function adapterConfig(
  * `PeftModel.from_pretrained(model, path)`. The folder has a temporary name until it is complete on disk.
  *
  * @param path the folder, which must be missing or empty
- * @throws {CheckpointError} when the folder has files, another process is writing it, or writing fails; no files remain
- *   then
+ * @throws {CheckpointError} when the folder exists and is not empty, another process is writing it, or writing fails;
+ *   nothing of the adapter is left then
  * @example
  * ```ts ignore
  * await saveAdapter("my-adapter", lora, { base: "gpt2" });

@@ -32,7 +32,8 @@ export interface ProximalOptions extends RolloutTaskOptions, ReturnOptions, Prox
    */
   readonly klHorizon?: number;
   /**
-   * PPO-ptx: a text that updates also learn, in `batchSize` blocks per micro-batch, and the weight `coef` of its loss.
+   * PPO-ptx: a text that updates also learn, in `batchSize` blocks of the model's block size per micro-batch, and the
+   * weight `coef` of its loss.
    */
   readonly pretraining?: { readonly tokens: Tokens; readonly coef: number; readonly batchSize: number };
 }

@@ -39,7 +39,8 @@ export interface RolloutTaskOptions
   readonly reference?: GPT | Lora | (() => Lora);
   /** Training stops if the mean KL per text, in nats, exceeds this. Default: 50 for PPO, no limit for GRPO and RLOO. */
   readonly maxKl?: number;
-  /** Seed for the order of prompts, completions and minibatches. Default: 1337. */ readonly seed?: number;
+  /** Seed of the order of prompts, of completions, and of the order of minibatches. Default: 1337. */ readonly seed?:
+    number;
   /** Whether prompts are shuffled, differently in each epoch. Default: true. */ readonly shuffle?: boolean;
 }
 

@@ -70,7 +70,7 @@ export class MicroSteps implements Disposable {
    *
    * @returns `loss`: a tensor of one element with the weighted sum over the update if the task sets weights, otherwise
    *   the loss of the last micro-batch, as in train.py. `measured`: the task's measures over the update, one element
-   *   each. The next update overwrites both tensors. `drawn`: measures known on the host. `tokens`: number of tokens in
+   *   each. A later update overwrites both tensors. `drawn`: measures known on the host. `tokens`: number of tokens in
    *   the update
    * @throws {DataError} when the task returns no batch, or an integer is outside its range
    */

@@ -33,8 +33,9 @@ export interface MicroBatch {
    */
   readonly arrays: Readonly<Record<string, BatchArray>>;
   /**
-   * In training, the loss of an update is the sum of weight · loss over its micro-batches, whose weights should sum to
-   * 1. In an evaluation, the losses are averaged with these weights. Default: all micro-batches count equally.
+   * In training, the loss of an update is the sum of weight · loss over its micro-batches; if the losses are means, the
+   * weights should sum to 1. In an evaluation, the losses are averaged with these weights. Default: all micro-batches
+   * count equally.
    */
   readonly weight?: number;
 }

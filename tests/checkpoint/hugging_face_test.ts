@@ -430,7 +430,7 @@ Deno.test("an index that points outside its folder, or disagrees with its files,
     await refused({ ...weight_map, [first]: other }, `${other} does not have ${first}`);
     await refused({ ...weight_map, more: shard }, `${shard} does not have more`);
     const { [first]: _, ...rest } = weight_map;
-    await refused(rest, `${shard} has ${first}, which is missing in the index`);
+    await refused(rest, `${shard} has ${first}, but the index does not name this file for it`);
     await refused({}, "says n_layer 2");
     await refused([], "it has no weight_map");
     await Deno.writeTextFile(index, "{}");

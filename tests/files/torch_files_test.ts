@@ -103,7 +103,7 @@ Deno.test("zip: invalid archives are rejected, and the message says what is wron
     ["past the end", wide(1, 1n << 20n), /abcd is not before the directory/],
     ["2^63 bytes", wide(1, 1n << 63n), /abcd is not before/],
     ["at 2^63", wide(2, 1n << 63n), /abcd is not before/],
-    ["overlap", wide(2, 0n, 1), /abcd and defg overlap|the header of defg is not/],
+    ["overlap", wide(2, 0n, 1), /abcd and defg overlap/],
     ["inflates beyond what deflate can", (view, bytes) => {
       entry(10, 8)(view, bytes);
       wide(0, 1n << 40n)(view, bytes);
@@ -127,7 +127,11 @@ Deno.test("zip: invalid archives are rejected, and the message says what is wron
     ["name longer than the directory", entry(28, 0xffff), /its directory is truncated/],
     ["no header", (view) => view.setUint32(0, 0, true), /the header of abcd differs from the directory/],
     ["another name in the header", (_, bytes) => bytes.set(utf8("x"), 30), /the header of abcd differs/],
-    ["a longer name in the header", (view) => view.setUint16(28, 200, true), /abcd overlaps the record after it/],
+    [
+      "a longer name in the header",
+      (view) => view.setUint16(28, 200, true),
+      /abcd overlaps the record or directory after it/,
+    ],
     ["another checksum", (view) => view.setUint32(14, 1, true), /the header of abcd differs/],
     ["contents", (_, bytes) => void (bytes[64]++), /the contents of abcd do not match its checksum/],
     ["deflated nonsense", (view, bytes) => {

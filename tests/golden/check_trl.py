@@ -7,8 +7,8 @@ supports is trained by TRL's trainer. The recorded texts, log-probabilities of t
 values and scores replace what TRL would sample or compute. Losses, gradients, advantages, metrics and the weights after
 the updates must agree to 1e-5 of the largest element (or of 1).
 
-Not compared, because TRL does not support them: rankings, conservative and reference-free DPO, PPO with the score at a
-text's last token, without whitening of advantages, or with pre-training. Cases avoid two errors of TRL: the prompts of
+Not compared with TRL: rankings, conservative and reference-free DPO, PPO with the score at a text's last token, without
+whitening of advantages, or with pre-training. Cases avoid two errors of TRL: the prompts of
 GRPO and RLOO have one length, because TRL pads on the left and counts positions from the padding; and padding has its
 own id. TRL's means of PPO's approxkl and ratio include padding, and are converted; entropy_avg cannot be converted.
 """

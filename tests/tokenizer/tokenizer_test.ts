@@ -95,7 +95,7 @@ for (const name of names) {
   Deno.test(`${name}: ids are within the vocabulary, and an unused id is decoded as U+FFFD`, async () => {
     const tokenizer = await loadTokenizer(name), outside = [-1, 0.5, NaN, tokenizer.vocabSize, 2 ** 32];
     const gaps = { gpt2: [], cl100k_base: [100256, 100261, 100275], o200k_base: [199998, 200000, 200017] }[name]!;
-    const decoder = tokenizer.decoder(), [euro] = tokenizer.encode("€"); // followed by an incomplete character
+    const decoder = tokenizer.decoder(), [euro] = tokenizer.encode("€"); // `euro` is the first bytes of "€"
     for (const id of gaps) {
       assertEquals(tokenizer.decode([id, id]), "\ufffd\ufffd", String(id));
       assertEquals(decoder.push(id) + decoder.push(id) + decoder.end(), "\ufffd\ufffd");
