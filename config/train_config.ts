@@ -56,7 +56,7 @@ export interface TrainConfig {
 
   /** The highest learning rate. */
   learning_rate?: number;
-  /** Number of updates. */
+  /** The last iteration, counted from 0 as in nanoGPT. */
   max_iters?: number;
   /** AdamW's weight decay, for matrices and embeddings. */
   weight_decay?: number;

@@ -17,7 +17,7 @@ export const loraFlags = {
   lora_dropout: float(0, "LoRA: share of the adapter's inputs dropped in training", { min: 0, below: 1 }),
   lora_targets: text(
     "c_attn",
-    "LoRA: layers with an adapter: names separated by commas, all-linear, or a regular expression",
+    "LoRA: layers with an adapter: names separated by commas, all-linear, or a regular expression for whole paths",
   ),
   weights: choice(
     ["f32", "bf16", "q8_0"],

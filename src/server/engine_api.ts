@@ -138,7 +138,7 @@ export interface Engine {
   metrics(): string;
   readonly health: {
     /** Whether the worker is running. */ readonly alive: boolean;
-    /** Whether new requests are accepted, and the last step ended less than 30 s ago. */ readonly ready: boolean;
+    /** Whether requests are accepted, and no step has been running for 30 s or more. */ readonly ready: boolean;
     /** Milliseconds since the last step ended; 0 if there is nothing to do. */ readonly lastStep: number;
   };
 }

@@ -6,7 +6,7 @@ import type { WireError } from "./messages.ts";
 /** The work of a worker: a command with its flags. */
 export interface JobOrder {
   readonly command: "train" | "finetune";
-  /** Values of flags that differ from the command's defaults, by name. */
+  /** Values of flags by name; all other flags have the command's defaults. */
   readonly values: Readonly<Record<string, unknown>>;
   /** For `train`: the name of a shipped config. */ readonly config?: string;
   /** For `train`: passes over the text, instead of the config's number of updates. */ readonly epochs?: number;

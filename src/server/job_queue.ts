@@ -43,7 +43,7 @@ export class JobQueue {
 
   constructor(readonly context: JobContext, readonly models: JobModels) {}
 
-  /** Continues the jobs that were running when the server ended. */
+  /** Continues the jobs that were being validated or run when the server ended, and starts queued jobs. */
   open(): void {
     const { store } = this.context;
     for (const { id, status, state: { starts = 0 } } of store.jobsIn("running", "validating_files")) {

@@ -243,7 +243,11 @@ Deno.test("a config.json that does not fit its head is refused with the field's 
           ["classifier", { id2label: null, num_labels: -1 }, "num_labels is -1"],
           ["classifier", { problem_type: "guess" }, 'problem_type is "guess"; expected single_label_classification'],
           ["classifier", { pad_token_id: -1 }, "pad_token_id is -1"],
-          ["classifier", { architectures: ["GPT2ForTokenClassification"] }, "; supported: "],
+          [
+            "classifier",
+            { architectures: ["GPT2ForTokenClassification"] },
+            'architectures is ["GPT2ForTokenClassification"]; supported: ',
+          ],
           ["choices", { summary_type: "mean" }, 'summary_type is "mean"; expected "cls_index"'],
           ["choices", { summary_activation: "tanh" }, "summary_activation"],
           ["choices", { summary_first_dropout: 2 }, "summary_first_dropout is 2"],

@@ -197,7 +197,7 @@ Deno.test("jobs: a job that finds the disk full resumes when there is room", () 
       const training_file = await upload(completions(8));
       const { id } = await post(JOBS, { model: "m", training_file, hyperparameters: { n_epochs: 1 } });
       await until(id, "succeeded");
-      const told = texts(await get(`${JOBS}/${id}/events`)).filter((text: string) => /started|resumes/.test(text));
+      const told = texts(await get(`${JOBS}/${id}/events`)).filter((text: string) => /started|resume/.test(text));
       const full = "The server's disk was full; the job resumes from its last checkpoint";
       assertEquals(told, ["Fine-tuning job started", full, "Fine-tuning job started"]);
       assertMatch(`${errors}`, /^ApiError: The server's disk is full$/);
