@@ -95,10 +95,11 @@ export async function loadHuggingFace(path: string, options: LoadHuggingFaceOpti
       storedIn(file, names.get(HEAD)!),
       sizeOf(file.tensors.get(names.get(HEAD)!)!.shape),
     );
-    if (tieWordEmbeddings) names.delete(HEAD);
-    else {onNote(
-        `${configPath} ties the head to the embeddings, but they differ in ${file.path}; the model is not tied`,
-      );}
+    if (tieWordEmbeddings) {
+      names.delete(HEAD);
+    } else {
+      onNote(`${configPath} ties the head to the embeddings, but they differ in ${file.path}; the model is not tied`);
+    }
   }
   const sizes = { ...said, dropout: options.dropout ?? said.dropout, tieWordEmbeddings };
   checkRoom(sizes, options, path);
