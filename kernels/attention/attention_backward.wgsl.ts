@@ -93,7 +93,7 @@ fn load_rows(part: u32, t: u32, c: u32) {
   }
 }
 
-// sums + a · bᵀ: column i of the result is sums[i] + a[i] · b.
+// Adds the outer product of two vectors: column i of the result is sums[i] + a[i] · b.
 fn add_outer(sums: mat4x4f, a: vec4f, b: vec4f) -> mat4x4f {
   return mat4x4f(
     fma(vec4f(a.x), b, sums[0]),
@@ -229,8 +229,9 @@ fn attention_backward_queries(
   }
   guess = sum_of_lanes(guess);
   var lack = vec4f(0.0); // E
-  var left = mat4x4f(); // a column per query: Σ P · (dP − D₀) / √width · k, at k's columns from 4 · four on
-  var right = mat4x4f(); // and 32 columns further on
+  // Σ P · (dP − D₀) / √width · k: a matrix column per query, with four columns of k from column + 4 · four on
+  var left = mat4x4f();
+  var right = mat4x4f(); // with four columns of k from column + 4 · four + 32 on
   var mean_left = mat4x4f(); // Σ P · k
   var mean_right = mat4x4f();
   var first_key = first_key_of(row, first_query) / BLOCK * BLOCK;
@@ -292,8 +293,8 @@ fn attention_backward_keys(
   let keys = vec4u(key, key + 1u, key + 2u, key + 3u);
   let root = sqrt(f32(params.width));
   let row = index % (params.B * params.heads) / params.heads; // b, as a variable that WGSL knows to be uniform
-  var dk_left = mat4x4f(); // a column per key: dk, at its columns from 4 · four on
-  var dk_right = mat4x4f(); // and 32 columns further on
+  var dk_left = mat4x4f(); // a matrix column per key, with four columns of dk from column + 4 · four on
+  var dk_right = mat4x4f(); // with four columns of dk from column + 4 · four + 32 on
   var dv_left = mat4x4f();
   var dv_right = mat4x4f();
   for (var first_query = first_key; first_query < params.T; first_query += BLOCK) {

@@ -78,7 +78,7 @@ fn load_rows(part: u32, t: u32, c: u32) {
   }
 }
 
-// sums + a · bᵀ: column i of the result is sums[i] + a[i] · b.
+// Adds the outer product of two vectors: column i of the result is sums[i] + a[i] · b.
 fn add_outer(sums: mat4x4f, a: vec4f, b: vec4f) -> mat4x4f {
   return mat4x4f(
     fma(vec4f(a.x), b, sums[0]),

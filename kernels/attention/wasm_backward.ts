@@ -110,7 +110,7 @@ function keysChunk(f: WasmFunction, of: Head): void {
   });
 }
 type Queries = "from" | "count" | "lag" | "visible" | "panels" | "panelBytes";
-/** The first panel that the block sees, and the first key of the document of its last query. */
+/** The number of the first panel of keys that the block of queries sees, and the first key that its last query sees. */
 type Seen = Record<"firstPanel" | "latest", I32>;
 type Block = Head & Locals<"first" | "n" | "keysStride" | Queries> & Seen;
 

@@ -6,9 +6,9 @@
  * already packed for the product with V. A later chunk of keys may raise a query's maximum; the sums so far are then
  * scaled down (Milakov and Gimelshein 2018, arXiv:1805.02867).
  *
- * If a row holds several documents, a panel of queries starts at the first key of its first query's document. A query
- * of a later document then also adds up keys from before its own document, whose scores are set to LOWEST. The first
- * key that the query sees raises its maximum, which scales these sums down to zero.
+ * If a row holds several documents, a panel of queries starts at the first key of its first query's document. Keys
+ * from before a query's own document get the score LOWEST, and are added to the query's sums at first. The first key of
+ * the query's own document then raises the query's maximum, which scales these sums down to zero.
  */
 import {
   type I32,

@@ -239,7 +239,7 @@ fn choose(
         if (bits < t_bits || (bits == t_bits && i < found)) { workspace[first + i] = 0.0; }
       }
     }
-    // A draw by noise takes the greatest quotient. Excluded tokens have the quotient 0.
+    // A draw by noise takes the token with the greatest e / noise. Excluded tokens get 0 here, so they are never drawn.
     let share = min(records[record + MIN_P], 0.999999); // exp(0) may be slightly below 1
     for (var i = lane; i < V; i += LANES) {
       let e = workspace[first + i];

@@ -28,7 +28,7 @@ export const needsTables = (options: SamplingOptions): boolean =>
     tables && (options[option as keyof SamplingOptions] ?? neutral) !== neutral
   );
 
-/** Whether the temperature counts as 0: dividing logits by a smaller one than 1e-30 would leave the range of f32. */
+/** Whether the temperature counts as 0: logits divided by less than 1e-30 could leave the range of f32. */
 const isGreedy = ({ temperature = 1 }: SamplingOptions): boolean => temperature < 1e-30;
 
 /**

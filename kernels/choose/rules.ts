@@ -57,7 +57,7 @@ export interface RowTables {
   readonly seen: FloatArray;
 }
 
-/** A rule of sampling. */
+/** A sampling rule: how one option, such as `topK`, changes the scores of the tokens. */
 export interface SamplingRule {
   /** The value that has no effect; undefined if only leaving the option out has none. */
   readonly neutral?: number;

@@ -273,7 +273,8 @@ const defineLikelihoods = (f: WasmFunction, rules: ReturnType<typeof defineRules
     const greatest = maximum(row), top = f.splat(greatest);
     const sum = f.sum(V, (i, v) => exp(f, v, v.sub(v.load(x, i), top))),
       lost = f32.through(sum, (v, x) => log(f, v, x));
-    const at = i32.copy(i32.min(id, i32.sub(V, 1))); // for DAMAGED and BANNED, which are large if unsigned, V − 1
+    // DAMAGED and BANNED are negative. As unsigned numbers they are large, so they become V − 1.
+    const at = i32.copy(i32.min(id, i32.sub(V, 1)));
     f.loop(0, count, 1, (k) => {
       f.when(k, () => {
         f.call(rules.place, x, V, maximum(row));

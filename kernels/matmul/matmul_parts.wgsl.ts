@@ -1,5 +1,6 @@
 export default /* wgsl */ `// c += the sum, in order, of the parts that matmul.wgsl.ts stored in the workspace. A
-// workgroup owns 256 elements of c, an invocation one. The workspace ends with the last part.
+// workgroup owns 256 elements of c, an invocation one. The workspace holds nothing but the parts, so its length gives
+// their number.
 
 struct Params { batch: u32, K: u32, M: u32, N: u32 }
 @group(0) @binding(0) var<uniform> params: Params;
