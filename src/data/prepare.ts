@@ -66,7 +66,7 @@ interface State {
   readonly type: TokenType;
   /** Byte of the text at which the validation part begins. */
   readonly cut: number;
-  /** Bytes of the text that are encoded. */
+  /** Number of bytes of the text that have been encoded. */
   at: number;
   /** Number of tokens written to train.bin.part. */
   train: number;

@@ -200,8 +200,9 @@ class Rehearsal extends HeadTask {
     }
   }
   /**
-   * An evaluation can reuse the memory of an update's first shape. Here the first shape is the shortest, so the estimate
-   * contains the most additional memory that an evaluation can need.
+   * Evaluates the batches of an update. An evaluation can reuse memory that was allocated for the first batch of an
+   * update. Here that batch has the shortest rows, so the estimate contains the most additional memory that an
+   * evaluation can need.
    */
   override evaluate(): Generator<MicroBatch> {
     return this.draw();
