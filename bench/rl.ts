@@ -5,9 +5,11 @@
  * (letters.ts). A rule gives each string its reward r. A policy's value J is its mean reward minus β times its KL
  * divergence from the reference. So the best policy is π* ∝ ref · exp(r / β), with the value J*. Both π* and each tuned
  * policy can be enumerated over all 65,536 strings, so judging a policy needs no sampling. Each run's row says whether
- * the policy is near: its J is at least 0.97 · J*, and its KL divergence to π* is at most 0.1 nats (DPO: 0.2). GRPO's
- * fixed point, at which the gradient of its loss vanishes, is another policy. The table has the KL divergence from that
- * policy to π*, which is computed (optimum.ts), next to the run's.
+ * the policy is near: its J is at least 0.97 · J*, and its KL divergence to π* is at most 0.1 nats (DPO: 0.2).
+ *
+ * The gradient of GRPO's loss vanishes not at π*, but at another policy, GRPO's fixed point, which optimum.ts computes.
+ * For GRPO, the table also has the KL divergence of the fixed point to π*, and that of the run's policy to the fixed
+ * point.
  */
 import { createDevice, type GPT } from "../mod.ts";
 import { runCommand } from "../src/cli/command.ts";

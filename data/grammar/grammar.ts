@@ -4,7 +4,8 @@
  * Its entropy per character is known exactly (`probabilistic_grammar.ts` explains how), so the loss of a trained model
  * can be compared with the lowest loss that any model can reach. A model can learn spelling, punctuation and capitals;
  * the agreement of verbs with animals, of "it" and "them" with things, and of "her" and "his" with names; and which
- * answers fit a question. Who hides what is drawn at random, which is the source of the entropy.
+ * answers fit a question. The animals, persons, things and places are drawn at random; this is the source of the
+ * entropy.
  *
  * Every item begins with a capital or a quotation mark and ends with a line end or a space, and no text has two
  * derivations. A test proves this for all texts by running two copies of the grammar's automaton in parallel.

@@ -1,6 +1,6 @@
 /**
- * Collects choices between two answers, made by the hidden taste or by a user at the terminal, and turns them into rows
- * for training.
+ * Collects choices between two answers and turns them into rows for training. The choices are made by a simulated
+ * listener, whose taste the models do not know (tunes.ts), or by a user at the terminal.
  */
 import type { GPT } from "@nanogpt/ts";
 import { TokenRows } from "@nanogpt/ts/data";

@@ -175,12 +175,13 @@ export function tokenwise(
 const GROUPS = 4000, ROUNDS = 40;
 
 /**
- * The fixed point of GRPO: {@linkcode tokenwise} with the mean advantages of groups.
+ * Computes GRPO's fixed point, the policy at which the gradient of GRPO's loss vanishes. It is the result of
+ * {@linkcode tokenwise} with f = the mean of a text's advantage A over random groups.
  *
- * Without scaling, A = r − mean of the group, which includes the text itself. Its expectation is (1 − 1/G) · (r − E r),
- * which multiplies β by G / (G − 1) in effect. With scaling, A = (r − mean) / (deviation + 1e-4), which multiplies β by
- * about the deviation of the final policy's rewards. That deviation depends on the policy, so the fixed point is
- * iterated.
+ * Without scaling, A is r minus the mean reward of the group, which includes the text itself. The expectation of A is
+ * (1 − 1/G) · (r − E r), which has the same effect as a β that is G / (G − 1) times as large. With scaling,
+ * A = (r − mean) / (deviation + 1e-4), which has the same effect as a β multiplied by about the standard deviation of
+ * the final policy's rewards. That deviation depends on the policy, so the policy is computed by fixed-point iteration.
  *
  * @param options.group G, number of texts per prompt
  * @param options.scaled whether advantages are divided by the group's deviation

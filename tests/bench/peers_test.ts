@@ -15,10 +15,11 @@ Deno.test("bench:peers measures training, products and decoding, wide and narrow
   assertEquals(titles, ["training, ms a step", "products, GF/s", "decoding, tokens/s"]);
   const all = table.filter(([, , side]) => side.startsWith("ours")),
     rows = all.filter(([, , side]) => !/native/.test(side));
-  // Some machines' V8 has no wide mode. Then a line says so, and only the narrow mode is measured.
+  // In wide mode, V8 joins 128-bit vectors into 256-bit vectors. If this V8 does not have the mode, the output says so,
+  // and only narrow mode (128 bits) is measured.
   const modes = lines.some((line) => line.startsWith("- ours, wide, left out")) ? ["narrow"] : ["wide", "narrow"];
   assertEquals(rows.map(([, , side]) => side), Array(11).fill(modes.map((mode) => `ours, ${mode}`)).flat());
-  // Decoding has no native products, and other machines have no native row at all.
+  // Eight of the eleven measures use native products; decoding does not. A machine without them has no such row.
   const native = lines.some((line) => line.startsWith("- ours, native, left out")) ? 0 : 8;
   assertEquals(all.length - rows.length, native);
   for (const [, name, side, ...numbers] of all) {

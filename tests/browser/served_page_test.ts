@@ -130,7 +130,8 @@ for (const colorScheme of ["light", "dark"] as const) {
     await textIs(page, "write-state", "nats per token");
     assertEquals(await page.evaluate(() => document.querySelectorAll("#shade span").length), 7, "all but the first");
 
-    // If a text is longer than the context, the model gets its end, and several requests continue it.
+    // If a text is longer than the context, the page sends the end of the text. It generates the 80 tokens by several
+    // requests.
     await page.fill("#manuscript", "a".repeat(500));
     await page.fill("[name=length]", "80");
     await page.click("#go");

@@ -22,7 +22,10 @@ async function fails(message: string, name: string, ...args: string[]): Promise<
   assert(code > 0);
 }
 
-/** A tiny model of letters; rows whose last letter determines the label, and choices one of which ends in an a. */
+/**
+ * Makes a folder for a test, with an untrained model of the letters a to f and with files of rows. In labels.jsonl and
+ * pairs.jsonl, the last letter determines the label. In choices.jsonl, the right choice is an a.
+ */
 function withBase(body: (folder: string, args: string[]) => Promise<void>): Promise<void> {
   return inFolder(async (folder) => {
     const device = await createDevice("cpu", { threads: 1 }), tokenizer = CharacterTokenizer.fromText("abcdef");

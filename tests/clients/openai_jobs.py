@@ -26,7 +26,7 @@ def refused(kind, call):
     raise SystemExit("not refused")
 
 
-# A word that follows no other question.
+# The model could not give this answer before fine-tuning.
 rows = [{"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yes sir"}]}] * 40
 text = "".join(json.dumps(row) + "\n" for row in rows).encode()
 file = client.files.create(file=("chats.jsonl", text), purpose="fine-tune")

@@ -1,6 +1,6 @@
 /**
- * Evaluation and features beyond transformers' figures (see tests/golden): errors, signals, gradients, several windows
- * at once.
+ * Perplexity, `evaluateText` and features (hidden states): errors, signals, gradients, and several windows at once.
+ * tests/golden compares the numbers with transformers.
  */
 import { assert, assertAlmostEquals, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { createDevice } from "../../src/device/create.ts";

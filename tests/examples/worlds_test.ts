@@ -13,7 +13,7 @@ Deno.test("reviews: the majority rule has the computed accuracy, and single word
   for (let i = 0; i < count; i++) {
     const { text, label, best } = review(generator);
     right += Number(label === best);
-    // The thing of a statement is independent of the mood.
+    // Counts the second word of each review: the thing that is judged, which does not depend on the writer's mood.
     if (label === 1) firstWords.set(text.split(" ")[1], (firstWords.get(text.split(" ")[1]) ?? 0) + 1);
   }
   const deviation = Math.sqrt(bayesAccuracy * (1 - bayesAccuracy) / count);
