@@ -129,9 +129,8 @@ fn products(rows: u32, query: u32, columns: u32, key: u32) -> mat4x4f {
   return sums;
 }
 
-// Adds Σ weights · tile, over 32 rows, to this lane's four results, which are the columns of 'left' and 'right'. A
-// column of 'left' is at the lane's four columns in the tile's left half, a column of 'right' at its four columns in
-// the right half.
+// Adds Σ weights · tile, over the tile's 32 rows, to the sums of this lane's four queries or keys. Each has eight sums:
+// left[i] for four columns of the tile from 4 · (lane % 8) on, and right[i] for the columns 32 further to the right.
 fn add_weighted(left: ptr<function, mat4x4f>, right: ptr<function, mat4x4f>) {
   for (var q = 0u; q < 8u; q++) {
     for (var i = 0u; i < 4u; i++) {

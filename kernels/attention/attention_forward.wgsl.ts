@@ -113,9 +113,8 @@ fn scores(query: u32, key: u32) -> mat4x4f {
   return sums;
 }
 
-// Adds Σ weights · tile, over 32 rows, to this lane's four results, which are the columns of 'left' and 'right'. A
-// column of 'left' is at the lane's four columns in the tile's left half, a column of 'right' at its four columns in
-// the right half.
+// Adds Σ weights · tile, over the tile's 32 rows, to the sums of this lane's four queries. Each has eight sums:
+// left[i] for four columns of the tile from 4 · (lane % 8) on, and right[i] for the columns 32 further to the right.
 fn add_weighted(left: ptr<function, mat4x4f>, right: ptr<function, mat4x4f>) {
   for (var q = 0u; q < 8u; q++) {
     for (var i = 0u; i < 4u; i++) {
@@ -195,8 +194,8 @@ fn attention_forward(
   let root = sqrt(f32(params.width));
   var greatest = vec4f(LOWEST);
   var sum = vec4f(0.0);
-  var left = mat4x4f(); // a column per query: y, at its columns from 4 · four on
-  var right = mat4x4f(); // and 32 columns further on
+  var left = mat4x4f(); // a matrix column per query, with four columns of y from column + 4 · four on
+  var right = mat4x4f(); // with four columns of y from column + 4 · four + 32 on
   var first_key = first_key_of(row, first_query) / BLOCK * BLOCK;
   for (; first_key < min(first_query + BLOCK, params.T); first_key += BLOCK) {
     let key = first_key + 4u * four;

@@ -215,7 +215,7 @@ function kthGreatest({ f, V, x }: Row, k: I32Local): F32Local {
 function keepTopP({ f, V, x }: Row, out: F32Local): void {
   const { f32, i32 } = f, key = i32.constant(0), below = f32.constant(0), zero = f.splat(0), one = f.splat(1);
   const most = f32.mul(out, f.sum(V, (i, v) => v.load(x, i)));
-  f.loop(0, 30, 1, (bit) => { // starting with the bits of 1
+  f.loop(0, 30, 1, (bit) => { // starting with the highest bit of 1.0, the greatest share
     const higher = i32.or(key, i32.shr(0x20000000, bit)), threshold = f.splat(i32.asF32(higher));
     const sum = f.sum(V, (i, v) => v.and(v.lt(v.load(x, i), threshold), v.load(x, i)));
     f.when(i32.and(f32.ge(1, i32.asF32(higher)), f32.ge(most, sum)), () => {

@@ -146,7 +146,8 @@ function defineTile(f: WasmFunction, { rows, panels, bf16, words, unrolled }: Ti
         };
         const madd = (p: number, m: number, h: number, x: Vector, w: Vector) =>
           v.assign(into[p][m][h], v.madd(x, w, into[p][m][h]));
-        // Few rows: their elements stay in registers and go through many panels. Otherwise a panel's weights stay.
+        // One or two rows: the elements of a stay in registers while all panels are read. More rows: the weights of one
+        // panel stay in registers while all rows are read.
         const held = rows < 3 ? left.map((_, m) => element(m)) : [];
         right.forEach((_, p) => {
           if (rows < 3) {

@@ -16,7 +16,7 @@ interface Line {
   reduce(how: "add" | "max", body: (at: I32Local, v: Lanes) => Vector): Vector;
   forEach(body: (at: I32Local, v: Lanes) => void): void;
 }
-/** A kernel's code for a line. `v` computes with values that belong to a whole line. */
+/** A kernel's code for a line. `v` is for values that are computed once per line, such as 1 / sum. */
 type Body<Names extends string> = (f: WasmFunction, of: Arguments<Names>, line: Line, v: Lanes) => void;
 
 /** For inner = 1, when a line is contiguous: the lanes go along it. */

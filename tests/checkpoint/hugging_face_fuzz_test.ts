@@ -67,7 +67,7 @@ interface Entry {
   readonly data_offsets: readonly [number, number];
 }
 
-/** The second reader: the parameters of the model in a folder. */
+/** Reads the parameters of the model in a folder, without the library's own code for safetensors. */
 async function parametersIn(folder: string, { config }: GPT): Promise<Map<string, number[]>> {
   const parameters = new Map<string, number[]>();
   for await (const { name: file } of Deno.readDir(folder)) {

@@ -1,6 +1,6 @@
 /**
- * Tests weights that are stored in q8_0. Their blocks are GGUF's, and results and inputs' gradients have the same bits
- * as with the same numbers in f32.
+ * Tests weights that are stored in q8_0. Their blocks have GGUF's layout. Results, and gradients of inputs, have the
+ * same bits as if the numbers of the blocks were stored in f32.
  */
 import { assertEquals, assertThrows } from "@std/assert";
 import { matmulBias, matmulNN, matmulNT } from "../../kernels/matmul/kernel.ts";
