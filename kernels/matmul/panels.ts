@@ -191,8 +191,8 @@ function defineInOrder(f: WasmFunction) {
 }
 
 /**
- * Multiplies one row of a with panels of q8_0 as they are stored, one block of all panels after another. The scales
- * fill the registers, so the sums are in memory between blocks.
+ * Multiplies one row of a with panels of q8_0 as they are stored. It reads the first block of every panel, then the
+ * second block of every panel, and so on. The scales fill the registers, so the sums are in memory between blocks.
  */
 function ofQ8Row(f: WasmFunction): AddUp {
   const width = tileColumns(), unroll = 4, halves = Array.from({ length: width / 8 }, (_, i) => i);

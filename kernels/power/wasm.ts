@@ -27,7 +27,8 @@ export function power(
 }
 
 /**
- * |x|^e = exp(e · log |x|), where the product carries its rounding error along; then the sign, or NaN, for negative x.
+ * |x|^e = exp(e · log |x|), corrected for the rounding error of the product. For negative x, an odd e gives the result a
+ * minus sign, and a fractional e gives NaN.
  */
 function anyPower(f: WasmFunction, exponent: F32Local): LanesOf {
   const half = f.f32.mul(exponent, 0.5), whole = f.f32.eq(f.f32.floor(exponent), exponent);

@@ -3,8 +3,8 @@ export default /* wgsl */ `// A reduction along one axis, in two passes. The axi
 // text computes sums: y += Σ x / divisor. For the maximum, kernel.ts replaces the lines Params, 'empty', 'combine' and
 // 'finish'.
 //
-// reduce_chunks: a workgroup of 256 owns one chunk of 1 to 64 neighbouring lines. The k invocations that share a line
-// take every k-th element, 64 at most, and their results are combined by halves.
+// reduce_chunks: a workgroup of 256 owns one chunk of 1 to 64 neighbouring lines. If k invocations share a line, each
+// combines every k-th element of the chunk, at most 64 elements, and the k results are combined by halves.
 // reduce_rest: an invocation owns one element of y, and combines the chunks in order.
 
 struct Params { outer: u32, axis: u32, inner: u32, divisor: f32 }

@@ -416,7 +416,7 @@ Deno.test("engine: a lazy model that is removed while it is loading leaves nothi
     left.abort();
     await assertRejects(() => running);
     engine.remove("lazy");
-    await engine.load(spec(`${folder}/m`, { id: "other" })); // ends after the removed model has been loaded
+    await engine.load(spec(`${folder}/m`, { id: "other" })); // returns after the loading of `lazy` has ended
     engine.remove("other");
     await written(engine, asking());
     assertEquals(engine.counts.deviceBytes, deviceBytes);
