@@ -1,6 +1,7 @@
 /**
  * A character model of 3.2 million parameters with dropout, between `shakespeare_char_cpu.ts` and `train_shakespeare_char.ts`
  * in size. `deno task train:native` trains it in half an hour on two processor cores.
+ * docs/training.md shows its losses next to PyTorch's.
  */
 import type { TrainConfig } from "./train_config.ts";
 import babyGPT from "./train_shakespeare_char.ts";
