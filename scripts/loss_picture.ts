@@ -15,7 +15,7 @@ import { createDevice, generate, GPT, RandomGenerator, Trainer } from "@nanogpt/
 import { readText, splitTokens } from "@nanogpt/ts/data";
 import { CharacterTokenizer } from "@nanogpt/ts/tokenizer";
 import config from "../config/shakespeare_char_cpu.ts";
-import { circle, element, type Losses, plotLosses, type Point, text } from "../src/page/plot.ts";
+import { circle, type Losses, plotLosses, type Point, svgFile, text } from "../src/page/plot.ts";
 
 const FILE = new URL("../docs/loss.svg", import.meta.url);
 /** Iterations at which lines are generated. */
@@ -74,11 +74,9 @@ async function train(input: string): Promise<{ losses: Losses; samples: Sample[]
 }
 
 const WIDTH = 900, HEIGHT = 390, PLOT = 460, LINE = 18;
-const STYLE = `text { font: 12px system-ui, sans-serif; fill: #444; } .title { font-weight: 600; }
-.written { font: 12px ui-monospace, Menlo, Consolas, monospace; white-space: pre; }
-.grid { stroke: #888; stroke-opacity: 0.3; } polyline { fill: none; stroke-width: 1.5; }
-polyline.train { stroke: #2f7fd6; } polyline.val { stroke: #d9722e; } circle.train { fill: #2f7fd6; } circle.val { fill: #d9722e; }
-@media (prefers-color-scheme: dark) { text { fill: #ccc; } }`;
+const STYLE = `
+.written { font: 12px ui-monospace, Menlo, Consolas, monospace; white-space: pre; } polyline { fill: none; stroke-width: 1.5; }
+polyline.train { stroke: #2f7fd6; } polyline.val { stroke: #d9722e; } circle.train { fill: #2f7fd6; } circle.val { fill: #d9722e; }`;
 
 function draw(losses: Losses, samples: readonly Sample[]): string {
   const legend = [["train", "training text"], ["val", "held-out text"]].flatMap(([kind, words], i) => [
@@ -95,14 +93,7 @@ function draw(losses: Losses, samples: readonly Sample[]): string {
     samples.map(({ iter, valLoss }) => `${valLoss.toFixed(2)} at iteration ${iter}`).join(", ")
   }`;
   const curves = plotLosses(losses, { width: PLOT, height: HEIGHT });
-  const inside = [element("title", {}, description), element("style", {}, STYLE), curves, ...legend, ...written];
-  const attributes = {
-    xmlns: "http://www.w3.org/2000/svg",
-    viewBox: `0 0 ${WIDTH} ${HEIGHT}`,
-    width: WIDTH,
-    role: "img",
-  };
-  return `${element("svg", attributes, `\n${inside.join("\n")}\n`)}\n`;
+  return svgFile([WIDTH, HEIGHT], { description, style: STYLE }, [curves, ...legend, ...written]);
 }
 
 if (import.meta.main) {

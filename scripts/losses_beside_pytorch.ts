@@ -10,13 +10,11 @@
  *
  * @module
  */
-import { circle, curve, element, END, line, linearTicks, MIDDLE, type Point, text } from "../src/page/plot.ts";
+import { circle, curve, END, line, linearTicks, MIDDLE, type Point, svgFile, text } from "../src/page/plot.ts";
 
 const FILE = new URL("../docs/shakespeare_char_3m.svg", import.meta.url);
 const WIDTH = 640, HEIGHT = 360, LEFT = 46, RIGHT = WIDTH - 24, TOP = 26, BOTTOM = HEIGHT - 40;
 const COLORS = ["#2f7fd6", "#d9722e"];
-const STYLE = `text { font: 12px system-ui, sans-serif; fill: #444; } .grid { stroke: #888; stroke-opacity: 0.3; }
-@media (prefers-color-scheme: dark) { text { fill: #ccc; } }`;
 
 /** Validation losses by iteration, from lines of JSON. */
 async function validationLosses(path: string): Promise<Point[]> {
@@ -48,10 +46,8 @@ function draw(runs: readonly { readonly name: string; readonly losses: readonly 
     for (const point of curves[i]) parts.push(circle(at(point), 2.5, { fill: color }));
     parts.push(circle([RIGHT - 180, y], 4, { fill: color }), text(RIGHT - 170, y + 4, name));
   });
-  const title = `Validation loss by iteration: ${runs.map(({ name }) => name).join("; ")}`;
-  const inside = [element("title", {}, title), element("style", {}, STYLE), ...parts].join("\n");
-  const size = { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, width: WIDTH, role: "img" };
-  return `${element("svg", { xmlns: "http://www.w3.org/2000/svg", ...size }, `\n${inside}\n`)}\n`;
+  const description = `Validation loss by iteration: ${runs.map(({ name }) => name).join("; ")}`;
+  return svgFile([WIDTH, HEIGHT], { description }, parts);
 }
 
 if (import.meta.main) {

@@ -1,9 +1,8 @@
 /** Makes pages that show source files. The lines are numbered, and a link with #L12 goes to line 12. */
+import { escape } from "../../src/page/plot.ts";
 
 /** Returns the file name of a source file's page. All of these pages are in one folder. */
 export const sourceName = (path: string): string => `${path.replaceAll("/", "_")}.html`;
-
-const escape = (text: string): string => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
 
 /** Makes the page of a source file from `frame`, a page in a folder of equal depth, whose content is replaced. */
 export function sourcePage(frame: string, path: string, text: string): string {

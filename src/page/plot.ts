@@ -38,6 +38,7 @@ export interface Panel {
 
 const WIDTH = 380, HEIGHT = 270, LEFT = 62, RIGHT = 62, TOP = 34, BOTTOM = 46, COLUMNS = 2;
 const COLORS = ["#2f7fd6", "#d9722e"];
+/** The style of texts and lines in files. */
 const STYLE = `text { font: 12px system-ui, sans-serif; fill: #444; } .title { font-weight: 600; }
 .grid { stroke: #888; stroke-opacity: 0.3; } .guide { stroke: #888; stroke-dasharray: 4 4; }
 @media (prefers-color-scheme: dark) { text { fill: #ccc; } }`;
@@ -89,7 +90,25 @@ function drawPanel({ title, xLabel, yLabel, series, slope, ticks }: Panel): stri
   return parts.join("\n");
 }
 
-/** Returns the text of an SVG file. @param description a title for readers who cannot see the plot */
+/**
+ * Returns the text of an SVG file.
+ *
+ * @param size its width and height in pixels
+ * @param options.description a title for readers who cannot see the picture
+ * @param options.style more style rules, in addition to the rules for texts and grids
+ * @param inside the elements, one per line
+ */
+export function svgFile(
+  [width, height]: readonly [width: number, height: number],
+  { description, style = "" }: { readonly description: string; readonly style?: string },
+  inside: readonly string[],
+): string {
+  const head = [element("title", {}, escape(description)), element("style", {}, STYLE + style)];
+  const attributes = { xmlns: "http://www.w3.org/2000/svg", viewBox: `0 0 ${width} ${height}`, width, role: "img" };
+  return `${element("svg", attributes, `\n${[...head, ...inside].join("\n")}\n`)}\n`;
+}
+
+/** Returns the text of an SVG file with panels. @param description a title for readers who cannot see the plot */
 export function plot(panels: readonly Panel[], description: string): string {
   const rows = Math.ceil(panels.length / COLUMNS), columns = Math.min(panels.length, COLUMNS);
   const [width, height] = [columns * WIDTH, rows * HEIGHT];
@@ -97,9 +116,7 @@ export function plot(panels: readonly Panel[], description: string): string {
     const corner = `translate(${i % COLUMNS * WIDTH} ${Math.floor(i / COLUMNS) * HEIGHT})`;
     return element("g", { transform: corner }, `\n${drawPanel(panel)}\n`);
   });
-  const inside = [element("title", {}, escape(description)), element("style", {}, STYLE), ...groups].join("\n");
-  const attributes = { xmlns: "http://www.w3.org/2000/svg", viewBox: `0 0 ${width} ${height}`, width, role: "img" };
-  return `${element("svg", attributes, `\n${inside}\n`)}\n`;
+  return svgFile([width, height], { description }, groups);
 }
 
 /** The losses of a run; points are iterations and losses. */
