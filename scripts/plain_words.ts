@@ -9,48 +9,48 @@
  * @module
  */
 
-/** A form, and what to write instead. */
-export const FORMS: readonly (readonly [form: RegExp, instead: string])[] = [
+/** The forms, and what to write instead of each. */
+const FORMS: readonly (readonly [form: RegExp, instead: string])[] = [
   // A genitive before its noun.
   [
-    /(?:^|[.;:!?]\s+)Of (?!course)/,
+    /(?:^|[.;:!?]\s+)Of (?!course)/g,
     "put the subject first: 'each of the k groups has …', not 'Of k groups each has …'",
   ],
   // A noun that is left out.
-  [/\bthe others\b/i, "name the noun: 'the other threads'"],
-  [/(?<!\ball )\bthe same(?=[.,;:!?)]|$)/i, "name the noun: 'the same bits'"],
+  [/\bthe others\b/gi, "name the noun: 'the other threads'"],
+  [/(?<!\ball )\bthe same(?=[.,;:!?)]|$)/gi, "name the noun: 'the same bits'"],
   [
-    /\bof those\b|\bthose (?=(?:that|which|who|whose|of|in|with|are|is|for|from|at|on|by|below|above|to)\b)/i,
+    /\bof those\b|\bthose (?=(?:that|which|who|whose|of|in|with|are|is|for|from|at|on|by|below|above|to)\b)/gi,
     "name the noun: 'the scores that …', not 'those …'",
   ],
-  [/\bthe ones?\b(?= (?:that|which|of|with|in|from)\b)/i, "name the noun"],
-  [/\bso many\b|\bfor so long\b/i, "say the number or the time: 'k of them', 'until the first commit'"],
+  [/\bthe ones?\b(?= (?:that|which|of|with|in|from)\b)/gi, "name the noun"],
+  [/\bso many\b|\bfor so long\b/gi, "say the number or the time: 'k of them', 'until the first commit'"],
   [
-    /\bwhere (?:there|it|they) (?:is|are|was|were) (?:none|no|one)\b/i,
+    /\bwhere (?:there|it|they) (?:is|are|was|were) (?:none|no|one)\b/gi,
     "'if there is none', or better what happens then",
   ],
-  [/\b(?:that|which|it|they|this|id|ids) (?:is|are|was|were) none\b/i, "'is not a valid …'"],
-  [/(?<!\bthere )\b(?:is|are|was|were) no (?!longer\b|more than\b|less than\b)/i, "'is not a valid …', 'is not a …'"],
+  [/\b(?:that|which|it|they|this|id|ids) (?:is|are|was|were) none\b/gi, "'is not a valid …'"],
+  [/(?<!\bthere )\b(?:is|are|was|were) no (?!longer\b|more than\b|less than\b)/gi, "'is not a valid …', 'is not a …'"],
   // Words that mean something else, or that technical English does not use.
-  [/\bfore(?:see|sees|saw|seen|seeing)\b/i, "'estimate' or 'predict'"],
-  [/\btold\b/i, "say who does what: 'the caller passes', 'prints'"],
-  [/\bkept\b/i, "'stored', 'saved', 'held', 'retained'"],
-  [/\bbehind\b(?! a (?:reverse )?proxy)/i, "'after', 'following'"],
-  [/\b(?:lie|lies|lay|lain)\b/i, "'is stored', 'is in', 'is at'"],
-  [/\b(?:has|have|had) it\b(?=[.,;:!?)]|$)/i, "'as in nanoGPT', not 'as nanoGPT has it'"],
-  [/\b(?:nobody|somebody|one who|who is)\b/i, "name who: 'the caller', 'the user'"],
+  [/\bfore(?:see|sees|saw|seen|seeing)\b/gi, "'estimate' or 'predict'"],
+  [/\btold\b/gi, "say who does what: 'the caller passes', 'prints'"],
+  [/\bkept\b/gi, "'stored', 'saved', 'held', 'retained'"],
+  [/\bbehind\b(?! a (?:reverse )?proxy)/gi, "'after', 'following'"],
+  [/\b(?:lie|lies|lay|lain)\b/gi, "'is stored', 'is in', 'is at'"],
+  [/\b(?:has|have|had) it\b(?=[.,;:!?)]|$)/gi, "'as in nanoGPT', not 'as nanoGPT has it'"],
+  [/\b(?:nobody|somebody|one who|who is)\b/gi, "name who: 'the caller', 'the user'"],
   [
-    /\b(?:anew|till|whence|thence|whereof|thereof|therein|wherein|naught|nought|likeliest)\b/i,
+    /\b(?:anew|till|whence|thence|whereof|thereof|therein|wherein|naught|nought|likeliest)\b/gi,
     "use the plain word: 'again', 'until', 'from which', 'most likely'",
   ],
-  [/\b(?:and|or) its like\b/i, "'and similar …'"],
+  [/\b(?:and|or) its like\b/gi, "'and similar …'"],
 ];
 
 /** Finds the forms in a text. Yields the position and the words of each, and what to write instead. */
 export function* found(text: string): Generator<{ at: number; words: string; instead: string }> {
   const read = text.replace(/`[^`\n]*`/g, (code) => "_".repeat(code.length));
   for (const [form, instead] of FORMS) {
-    for (const match of read.matchAll(new RegExp(form, form.flags + "g"))) {
+    for (const match of read.matchAll(form)) {
       yield { at: match.index, words: match[0].trim(), instead };
     }
   }

@@ -12,9 +12,6 @@ const root = new URL("../../", import.meta.url);
 /** The folders to check, with their subfolders. Other folders, such as those of training runs, are not checked. */
 const FOLDERS = ["bench", "data", "docs", "examples", "kernels", "links", "src", "tests"];
 
-/** Places where a banned form is right after all: the file, the words around the form, and the reason. */
-const EXCEPTIONS: readonly (readonly [file: string, words: string, why: string])[] = [];
-
 /** A paragraph, a comment or a table cell: its lines, each with its line number in the file. */
 type Passage = [number: number, line: string][];
 
@@ -92,10 +89,8 @@ function formsIn(file: string, text: string): string[] {
     return [...found(joined)].sort((a, b) => a.at - b.at).map(({ at, words, instead }) => {
       let [end, i] = [passage[0][1].length, 0];
       while (at > end) end += 1 + passage[++i][1].length;
-      const around = joined.slice(Math.max(0, at - 40), at + 60);
-      if (EXCEPTIONS.some(([where, form]) => where === file && around.includes(form))) return "";
       return `${file}:${passage[i][0]}: "${words}": ${instead}`;
-    }).filter((line) => line !== "");
+    });
   });
 }
 
