@@ -50,20 +50,21 @@ const browserPermissions = [
   "--allow-net=localhost,127.0.0.1", // requests to the server, by the tests and by the served page
 ];
 
-const testFolders = (folders: readonly string[]) => folders.map((folder) => `tests/${folder}`);
+const inTests = (names: readonly string[]) => names.map((name) => `tests/${name}`);
 
 interface Run {
   readonly mode: string;
   readonly flags: string;
-  readonly paths: readonly string[];
-  /** Folders in `paths` to leave out. */
+  /** The files and folders of tests/ to run. Paths on the command line replace them. */
+  readonly tests: readonly string[];
+  /** Folders to leave out, besides the folders of other modes. */
   readonly ignore?: readonly string[];
   readonly env?: Record<string, string>;
   /** Permissions in addition to `permissions`. */
   readonly more?: readonly string[];
 }
 
-const paths = Deno.args, given = paths.length > 0;
+const given = Deno.args.length > 0;
 /**
  * Number of runs at a time. With one, output is printed at once; with two, when a run has ended, so that it does not
  * mix.
@@ -71,17 +72,17 @@ const paths = Deno.args, given = paths.length > 0;
 const LANES = given ? 1 : Math.min(2, navigator.hardwareConcurrency);
 const live = LANES === 1;
 
-/** Runs `deno test` on `paths`, without checking types, which `deno task check` does. */
-async function deno({ mode, flags, ignore = [], env, more = [], ...run }: Run): Promise<Counts> {
+/** Runs `deno test` on `tests`, without checking types, which `deno task check` does. */
+async function deno({ mode, flags, tests, ignore = [], env, more = [] }: Run): Promise<Counts> {
   const own = SEPARATE.find((folder) => folder === mode), ours = own === "native" ? undefined : own;
-  const paths = run.paths.filter((path) => {
+  const paths = (given ? Deno.args : inTests(tests)).filter((path) => {
     const of = SEPARATE.find((folder) => path.includes(`tests/${folder}`));
     return of === own || of === ours;
   });
   if (paths.length === 0) return { passed: 0, failed: 0, skipped: 0 };
   const title = `\n${mode}: DENO_V8_FLAGS=${flags} deno test ${paths.join(" ")}`;
   const allowed = [...(ours === "browser" ? browserPermissions : ours ? ["--allow-all"] : permissions), ...more];
-  const ignored = `--ignore=${[...testFolders(SEPARATE.filter((folder) => folder !== own)), ...ignore]}`;
+  const ignored = `--ignore=${[...inTests([...SEPARATE.filter((folder) => folder !== own), ...ignore])]}`;
   const child = new Deno.Command(Deno.execPath(), {
     args: [
       "test",
@@ -123,34 +124,30 @@ const skip = (mode: string, why: string, failed = false): Counts => {
 
 /** The runs of the narrow mode: three parts that take about equally long. */
 function narrow(): (() => Promise<Counts>)[] {
-  const run = (paths: readonly string[], ignore?: readonly string[]) => () =>
-    deno({ mode: "narrow", flags: v8Flags(false), paths, ignore });
-  if (given) return [run(paths)];
-  const engine = testFolders(["engine", "golden"]), commands = testFolders(["server", "cli", "examples"]);
-  return [run(commands), run(["tests"], [...engine, ...commands]), run(engine)];
+  const run = (tests: readonly string[], ignore?: readonly string[]) => () =>
+    deno({ mode: "narrow", flags: v8Flags(false), tests, ignore });
+  const engine = ["engine", "golden"], commands = ["server", "cli", "examples"];
+  return given ? [run([])] : [run(commands), run([""], [...engine, ...commands]), run(engine)];
 }
 
-const WIDE = ["engine", "golden", "generate/rows_test.ts", "server/engine_test.ts"];
 async function wide(): Promise<Counts> {
-  if (wideAvailable()) {
-    return await deno({ mode: "wide", flags: v8Flags(true), paths: given ? paths : testFolders(WIDE) });
-  }
-  return skip("wide", `its flags are not known for V8 ${Deno.version.v8} on ${Deno.build.arch}`);
+  if (!wideAvailable()) return skip("wide", `its flags are not known for V8 ${Deno.version.v8} on ${Deno.build.arch}`);
+  const tests = ["engine", "golden", "generate/rows_test.ts", "server/engine_test.ts"];
+  return await deno({ mode: "wide", flags: v8Flags(true), tests });
 }
 
+const engine = (...names: string[]) => names.map((name) => `engine/${name}_test.ts`);
 async function native(): Promise<Counts> {
   const noNative = await whyNoNative();
   if (noNative !== undefined) return skip("native", noNative);
   const more = ["--allow-ffi", "--allow-run=as,objcopy,python3", `--preload=${NATIVE}`];
-  const products = ["matmul", "attention", "bf16", "panels", "capture", "lifetime"];
-  const own = testFolders(["native", "golden", ...products.map((name) => `engine/${name}_test.ts`)]);
-  return await deno({ mode: "native", flags: v8Flags(wideAvailable()), paths: given ? paths : own, more });
+  const tests = ["native", "golden", ...engine("matmul", "attention", "bf16", "panels", "capture", "lifetime")];
+  return await deno({ mode: "native", flags: v8Flags(wideAvailable()), tests, more });
 }
 
 /** Vulkan drivers without a GPU: Mesa's llvmpipe, and SwiftShader, which comes with Chromium. */
 const llvmpipe = "/usr/share/vulkan/icd.d/lvp_icd.x86_64.json",
   swiftShader = "/usr/lib/chromium/vk_swiftshader_icd.json";
-const engine = (...names: string[]) => names.map((name) => `engine/${name}_test.ts`);
 const everything = [
   "golden",
   ...engine("wgsl", "shader_errors", "webgpu", "dawn", "devices", "choose", "matmul_plans", "capture", "profile"),
@@ -185,11 +182,10 @@ async function webgpu({ mode, driver, tests, device }: typeof onDawn): Promise<C
   const runtime = { XDG_RUNTIME_DIR: Deno.env.get("XDG_RUNTIME_DIR") ?? "/tmp" }; // without it the Vulkan loader prints a warning
   const env = { NANOGPT_TEST_DEVICES: device, VK_ICD_FILENAMES: driver, ...runtime };
   const more = dawn ? ["--allow-ffi"] : []; // native code
-  return await deno({ mode, flags: v8Flags(false), paths: given ? paths : testFolders(tests), env, more });
+  return await deno({ mode, flags: v8Flags(false), tests, env, more });
 }
 
-const separate = (folder: string) => () =>
-  deno({ mode: folder, flags: v8Flags(false), paths: given ? paths : testFolders([folder]) });
+const separate = (folder: string) => () => deno({ mode: folder, flags: v8Flags(false), tests: [folder] });
 const dawn = () => webgpu(onDawn); // the longest: SwiftShader compiles Dawn's shaders for minutes, on one core
 const waiting = [
   ...(given ? [] : [dawn]),
