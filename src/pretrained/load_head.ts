@@ -86,7 +86,8 @@ async function folder(path: string, options: PretrainedOptions, keep: Keep): Pro
 
 /**
  * Loads the model of a Hugging Face folder, which needs no tokenizer files. If the folder has a head, `keep` is called
- * to make it. */
+ * to make it.
+ */
 export function loadFolder(path: string, options: PretrainedOptions, keep: Keep): Promise<GPT> {
   const head = (found: HuggingFaceHead, model: GPT) => keep(model, descriptionOf(found)).namedParameters();
   return loadHuggingFace(path, { ...options, head });

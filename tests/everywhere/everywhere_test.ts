@@ -98,43 +98,39 @@ Deno.test(
   },
 );
 
-Deno.test(
-  "everywhere: in Node a killed writer's folder is free after 30 s",
-  options,
-  async () => {
-    const folder = `${root}/locked`,
-      file = `${folder}/.lock`,
-      again = () => run(nodeProgram, ["lock.js", folder, "once"], node);
-    const age = (seconds: number) => Deno.utime(file, new Date(), new Date(Date.now() - 1000 * seconds));
-    const begin = async () => {
-      const child = new Deno.Command(nodeProgram, { args: ["lock.js", folder], cwd: node, stdout: "piped" }).spawn();
-      const reader = child.stdout.getReader(), first = new TextDecoder().decode((await reader.read()).value);
-      const kill = async () => {
-        child.kill("SIGKILL");
-        await Promise.all([child.status, reader.cancel()]);
-      };
-      return { first, kill, inUse: new RegExp(`in use by process ${child.pid} since \\d{4}-`) };
+Deno.test("everywhere: in Node a killed writer's folder is free after 30 s", options, async () => {
+  const folder = `${root}/locked`,
+    file = `${folder}/.lock`,
+    again = () => run(nodeProgram, ["lock.js", folder, "once"], node);
+  const age = (seconds: number) => Deno.utime(file, new Date(), new Date(Date.now() - 1000 * seconds));
+  const begin = async () => {
+    const child = new Deno.Command(nodeProgram, { args: ["lock.js", folder], cwd: node, stdout: "piped" }).spawn();
+    const reader = child.stdout.getReader(), first = new TextDecoder().decode((await reader.read()).value);
+    const kill = async () => {
+      child.kill("SIGKILL");
+      await Promise.all([child.status, reader.cancel()]);
     };
-    const holder = await begin();
-    try {
-      assertEquals(holder.first, "held\n");
-      assertMatch(await again(), holder.inUse);
-      await age(3600);
-      for (let i = 0; i < 100 && Date.now() - Number((await Deno.stat(file)).mtime) > 10_000; i++) {
-        await new Promise((resolve) => setTimeout(resolve, 50)); // until the lock file is touched
-      }
-      assertMatch(await again(), holder.inUse);
-    } finally {
-      await holder.kill();
-    }
-    await age(25);
+    return { first, kill, inUse: new RegExp(`in use by process ${child.pid} since \\d{4}-`) };
+  };
+  const holder = await begin();
+  try {
+    assertEquals(holder.first, "held\n");
     assertMatch(await again(), holder.inUse);
-    await age(35);
-    const next = await begin();
-    await next.kill();
-    assertEquals(next.first, "held\n");
-  },
-);
+    await age(3600);
+    for (let i = 0; i < 100 && Date.now() - Number((await Deno.stat(file)).mtime) > 10_000; i++) {
+      await new Promise((resolve) => setTimeout(resolve, 50)); // until the lock file is touched
+    }
+    assertMatch(await again(), holder.inUse);
+  } finally {
+    await holder.kill();
+  }
+  await age(25);
+  assertMatch(await again(), holder.inUse);
+  await age(35);
+  const next = await begin();
+  await next.kill();
+  assertEquals(next.first, "held\n");
+});
 
 Deno.test("everywhere: Node computes on the GPU through Dawn", options, async () => {
   const env = { VK_ICD_FILENAMES: SWIFT_SHADER, XDG_RUNTIME_DIR: root },
