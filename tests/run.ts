@@ -24,6 +24,8 @@ interface Counts {
   passed: number;
   failed: number;
   skipped: number;
+  /** What a failed run printed about its failures. */
+  errors?: string;
 }
 
 const root = new URL("../", import.meta.url);
@@ -111,15 +113,19 @@ async function deno({ mode, flags, tests, ignore = [], env, more = [] }: Run): P
   const summary = text.matchAll(/^(?:ok|FAILED) \| (\d+) passed.*? \| (\d+) failed(?:.*? \| (\d+) ignored)?/gm)
     .toArray().at(-1);
   const [passed, failed, skipped] = (summary ?? []).slice(1).map((count) => Number(count ?? 0));
-  const counts = { passed: passed ?? 0, failed: failed ?? 0, skipped: skipped ?? 0 };
+  const counts: Counts = { passed: passed ?? 0, failed: failed ?? 0, skipped: skipped ?? 0 };
   // A process that failed without a failed test, or that ran no test, counts as one failure.
   if (counts.failed === 0 && (!success || counts.passed + counts.skipped === 0)) counts.failed = 1;
-  return counts;
+  const errors = counts.failed === 0
+    ? undefined
+    : `${title}\n${/^ ERRORS $[^]*/m.exec(text)?.[0] ?? text.slice(-2000)}`;
+  return { ...counts, errors };
 }
 
 const skip = (mode: string, why: string, failed = false): Counts => {
-  console.log(`\n${mode}: ${failed ? "failed" : "skipped"}, because ${why}`);
-  return { passed: 0, failed: failed ? 1 : 0, skipped: failed ? 0 : 1 };
+  const line = `\n${mode}: ${failed ? "failed" : "skipped"}, because ${why}`;
+  console.log(line);
+  return { passed: 0, failed: failed ? 1 : 0, skipped: failed ? 0 : 1, errors: failed ? line : undefined };
 };
 
 /** The runs of the narrow mode: three parts that take about equally long. */
@@ -210,7 +216,8 @@ async function fetched(specifier: string): Promise<boolean> {
   return (await command.output()).success;
 }
 
-const sum = (key: keyof Counts) => runs.reduce((total, run) => total + run[key], 0);
+for (const { errors } of runs) if (errors) console.log(errors); // again, so that they are found at the end of a long log
+const sum = (key: "passed" | "failed" | "skipped") => runs.reduce((total, run) => total + run[key], 0);
 const skipped = sum("skipped");
 console.log(`\n${sum("passed")} passed, ${sum("failed")} failed${skipped ? `, ${skipped} skipped` : ""}`);
 if (sum("failed") > 0) Deno.exit(1);
