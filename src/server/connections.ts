@@ -4,10 +4,21 @@ import type { Socket } from "node:net";
 /** Maximum number of waiting requests on one connection. */
 const MOST_PIPELINED = 16;
 
+/** A request on a connection. */
+interface Waiting {
+  /** Answers the request. */
+  begin(): void;
+  /**
+   * Called if the connection closes before the request is answered. (In Node.js, the response to a request that still
+   * waits for an earlier one has no event for this.)
+   */
+  left(): void;
+}
+
 /** The open connections, ordered by how long they have been idle, the longest first. */
 export class Connections {
-  /** For each connection, the callbacks of its waiting requests, which are called if the connection closes. */
-  readonly #all = new Map<Socket, Set<() => void>>();
+  /** For each connection, its unanswered requests, in order. The first one is being answered. */
+  readonly #all = new Map<Socket, Set<Waiting>>();
 
   constructor(readonly most: number) {}
 
@@ -20,34 +31,36 @@ export class Connections {
       if (longest) this.#remove(longest);
       else return void socket.destroy();
     }
-    const waiting = new Set<() => void>();
+    const waiting = new Set<Waiting>();
     socket.setNoDelay(true);
     socket.on("close", () => {
       this.#all.delete(socket);
-      for (const left of waiting) left();
+      for (const request of waiting) request.left();
     });
     socket.on("error", () => socket.destroy());
     this.#all.set(socket, waiting);
   }
   /**
-   * Registers a request. A connection with too many waiting requests is closed: a client that sends requests without
-   * waiting for answers would fill the memory, because requests are read faster than they are answered.
+   * Registers a request, and begins it when the connection's earlier requests are answered. Before each further request
+   * other connections get a turn, so that a client with many requests delays others only by one request.
    *
-   * @param left called if the connection closes before the request is answered. (In Node.js, the response to a request
-   *   that still waits for an earlier one has no event for this.)
+   * A connection with too many waiting requests is closed: a client that sends requests without waiting for answers
+   * would fill the memory, because requests are read faster than they are answered.
+   *
    * @returns a function to call when the request is answered; undefined if the connection was closed
    */
-  busy(socket: Socket, left: () => void): (() => void) | undefined {
+  busy(socket: Socket, request: Waiting): (() => void) | undefined {
     const waiting = this.#all.get(socket);
-    if (waiting && waiting.size < MOST_PIPELINED) {
-      waiting.add(left);
-      return () => {
-        if (!waiting.delete(left) || waiting.size > 0 || !this.#all.delete(socket)) return;
-        this.#all.set(socket, waiting); // idle from now on, so it moves to the end
-      };
-    }
-    this.#remove(socket);
-    return undefined;
+    if (!waiting || waiting.size >= MOST_PIPELINED) return void this.#remove(socket);
+    waiting.add(request);
+    if (waiting.size === 1) request.begin();
+    return () => {
+      if (!waiting.delete(request)) return;
+      const [next] = waiting;
+      // Unlike setImmediate, a timer lets other connections proceed.
+      if (next) setTimeout(() => waiting.has(next) && next.begin(), 0);
+      else if (this.#all.delete(socket)) this.#all.set(socket, waiting); // idle from now on, so it moves to the end
+    };
   }
   closeAll(): void {
     for (const socket of this.#all.keys()) this.#remove(socket);

@@ -68,6 +68,7 @@ export async function listen(handler: Handler, options: ListenOptions): Promise<
     connectionsCheckingInterval: Math.min(1000, 100 * headerSeconds),
     maxHeaderSize: 16384,
   }, (request, response) => {
+    if (request.socket.destroyed) return; // Node.js parses everything that it has read, also after the connection's end
     const gone = new AbortController(), closed = Promise.withResolvers<void>();
     let done: (() => void) | undefined;
     const over = () => {
@@ -78,12 +79,12 @@ export async function listen(handler: Handler, options: ListenOptions): Promise<
       done = undefined;
       if (--running === 0) idle?.();
     };
-    done = connections.busy(request.socket, over);
+    const client = { gone: gone.signal, closed: closed.promise, stall: 1000 * stallSeconds };
+    const begin = () => void answer(handler, request, response, client).catch(() => request.socket.destroy());
+    done = connections.busy(request.socket, { begin, left: over });
     if (!done) return;
     running++;
     response.on("close", over);
-    const client = { gone: gone.signal, closed: closed.promise, stall: 1000 * stallSeconds };
-    answer(handler, request, response, client).catch(() => request.socket.destroy());
   });
   server.maxRequestsPerSocket = 0;
   server.on("connection", (socket) => connections.add(socket));

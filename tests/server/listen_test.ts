@@ -152,7 +152,7 @@ Deno.test("listen: a connection with a thousand waiting requests is closed, and 
     const client = await Client.connect(listener);
     await client.send("GET /held HTTP/1.1\r\nhost: a\r\n\r\n".repeat(1000));
     await client.until(({ closed }) => closed);
-    assertEquals([asked, left, listener.running], [16, 16, 0]);
+    assertEquals([asked, left, listener.running], [1, 1, 0]);
     assertEquals(await (await fetch(`http://127.0.0.1:${listener.port}/`)).text(), "a");
     held.resolve(new Response("b"));
     await client.end();
@@ -277,6 +277,30 @@ Deno.test("listen: a port that is taken is an error with the system's code", () 
     const error = await assertRejects(() => listen(() => new Response(), { port }));
     assertEquals((error as { code?: string }).code, "EADDRINUSE");
   }));
+
+Deno.test("listen: a connection's requests begin one after the other, and other connections get turns in between", () => {
+  const first = Promise.withResolvers<Response>(), paths: string[] = [];
+  let other: Client | undefined;
+  const handler: Handler = ({ url }) => {
+    paths.push(new URL(url).pathname);
+    if (paths.length === 1) return first.promise;
+    if (paths.length === 2) void other!.send("GET /other HTTP/1.1\r\nhost: a\r\n\r\n");
+    return new Response("a");
+  };
+  return listening(handler, async (listener) => {
+    const [many] = await clients(1, listener);
+    other = await Client.connect(listener);
+    await many.send(GET.repeat(16));
+    await many.until(() => paths.length > 0);
+    await wait(20);
+    assertEquals(paths.length, 1); // the 15 other requests wait for the first answer
+    first.resolve(new Response("a"));
+    await many.until(({ text }) => text.split("200 OK").length === 17);
+    await other.until(({ status }) => status === "200");
+    assert(paths.indexOf("/other") < 16, `${paths}`);
+    await endAll([many, other]);
+  });
+});
 
 async function withServerEngine(body: (engine: FakeEngine, listener: Listener) => Promise<void>): Promise<void> {
   const { Access } = await import("../../src/server/auth.ts"),
