@@ -119,14 +119,19 @@ export class Files {
     }
   }
 
-  /** Checks a key's storage. @throws {ApiError} 413 if its files and its uploads in progress exceed the limit */
-  #checkSpace(owner: string): void {
+  /** Bytes that are left of a key's storage. Its files, its uploads in progress and its jobs' copies of files count. */
+  left(owner: string): number {
     let used = this.store.usedBy(owner);
     for (const coming of this.#coming) if (coming.owner === owner) used += coming.bytes;
-    if (used <= MOST_OF_KEY) return;
-    throw new ApiError(413, `With this file your files would exceed the limit of ${MOST_OF_KEY} bytes for a key`, {
-      ...{ code: "storage_limit_exceeded", param: "file" },
-    });
+    return MOST_OF_KEY - used;
+  }
+  /** @throws {ApiError} 413, naming the parameter, if less than `bytes` is left of a key's storage */
+  checkLeft(owner: string, param: string, bytes = 0): void {
+    const left = this.left(owner);
+    if (left >= bytes) return;
+    const message = `${param}: your files, with the copies for your unfinished jobs, would have ` +
+      `${MOST_OF_KEY - left + bytes} bytes; a key has at most ${MOST_OF_KEY}. Delete files, or cancel jobs`;
+    throw new ApiError(413, message, { code: "storage_limit_exceeded", param });
   }
 
   /** Writes an upload to the disk. @returns the number of bytes, and the first byte that is not white space */
@@ -139,7 +144,7 @@ export class Files {
       for await (const chunk of body) {
         coming.bytes = bytes += chunk.length;
         if (bytes > MOST_BYTES) throw tooLarge();
-        this.#checkSpace(coming.owner);
+        this.checkLeft(coming.owner, "file");
         first ??= chunk.find((byte) => byte > 0x20 && byte !== 0xef && byte !== 0xbb && byte !== 0xbf);
         for (let at = 0; at < chunk.length;) {
           at += await output.write(chunk.subarray(at)).catch((error) => {

@@ -26,6 +26,8 @@ const TO_END = 25_000;
  */
 const MOST_STARTS = 5;
 
+const INTERNAL = "The job failed with an internal error; see the server's log";
+
 /** A job that is being validated or run. */
 export interface Active {
   readonly owner: string;
@@ -64,7 +66,8 @@ export class JobQueue {
 
   /** Validates a job's files, then queues the job. */
   async validate(id: string): Promise<void> {
-    const { store, options: { publisher, threads } } = this.context, { owner, state: { request } } = store.job(id)!;
+    const { store, files, options: { publisher, threads } } = this.context;
+    const { owner, state: { request, copies: counted = 0 } } = store.job(id)!;
     const active = this.#begin(id, owner), folder = this.context.folder(id), { signal } = active.stop;
     const fresh = request.model.startsWith("new:");
     try {
@@ -73,8 +76,8 @@ export class JobQueue {
         const file = store.file(request[name]!, owner);
         if (!file) throw invalid(name, `${name}: the file has been deleted`);
         const isText = fresh || file.ending === "txt", output = `${folder}/${name}.${isText ? "txt" : "jsonl"}`;
-        const method = isText ? "text" : request.method.type;
-        return { output, found: await prepareRows({ path: this.context.files.path(file), method, output }, signal) };
+        const method = isText ? "text" : request.method.type, most = files.left(owner) + counted;
+        return { output, found: await prepareRows({ path: files.path(file), method, output, most }, signal) };
       };
       const train = await prepare("training_file"),
         val = request.validation_file === null ? undefined : await prepare("validation_file");
@@ -95,9 +98,11 @@ export class JobQueue {
         scorer: grader?.model === undefined ? undefined : publisher.source(grader.model, owner),
         threads: threads ?? Math.max(1, Math.floor(navigator.hardwareConcurrency / 2)),
       });
+      const copies = found.bytes + (val?.found.bytes ?? 0);
+      files.checkLeft(owner, "training_file", copies - counted); // other jobs may have made copies meanwhile
       store.together(() => {
         if (store.job(id)!.status !== "validating_files") return; // it was cancelled
-        this.context.say(id, { status: "queued", ...plan }, "Files validated, moving job to queued state");
+        this.context.say(id, { status: "queued", ...plan, copies }, "Files validated, moving job to queued state");
       });
     } catch (error) {
       if (!signal.aborted) return await this.#crash(id, active, error);
@@ -134,12 +139,7 @@ export class JobQueue {
       ? { code: "invalid_request", message: wire.message, param: null }
       : jobError(wire, { where, paths });
     if (!known) this.context.report(error, id);
-    const told = known ??
-      {
-        code: "internal_error",
-        message: "The job failed with an internal error; see the server's log",
-        param: null,
-      };
+    const told = known ?? { code: "internal_error", message: INTERNAL, param: null };
     this.context.store.together(() =>
       this.context.say(id, { status: "failed", error: told }, `The job failed: ${told.message}`)
     );

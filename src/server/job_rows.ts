@@ -15,12 +15,14 @@ export interface RowsTask {
    * each line, the line of the client's file that it comes from.
    */
   readonly output: string;
+  /** Maximum number of bytes of the written file. */ readonly most: number;
 }
 
 /** What was found in the file. */
 export interface RowsFound {
   readonly rows: number;
   /** Whether any row is a conversation. */ readonly chats: boolean;
+  /** Bytes of the written file. */ readonly bytes: number;
 }
 
 export type FromRows = { readonly read: number } | { readonly done: RowsFound } | { readonly failed: string } | {

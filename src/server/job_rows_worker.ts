@@ -109,23 +109,33 @@ function turnsOf(value: unknown, at: string): Turn[] {
 class Lines {
   #parts: string[] = [];
   #length = 0;
-  constructor(readonly file: OutputFile) {}
+  bytes = 0;
+  constructor(readonly file: OutputFile, readonly most = Infinity) {}
   async add(line: string): Promise<void> {
     this.#parts.push(line);
     if ((this.#length += line.length) > 2 ** 20) await this.flush();
   }
   async flush(): Promise<void> {
-    await writeAll(this.file, new TextEncoder().encode(this.#parts.join("")));
+    const bytes = new TextEncoder().encode(this.#parts.join(""));
+    if ((this.bytes += bytes.length) > this.most) {
+      throw new DataError(
+        `the job's copy of the file, with a row for each answer, has more than the ${this.most} bytes left of your storage`,
+      );
+    }
+    await writeAll(this.file, bytes);
     this.#parts = [];
     this.#length = 0;
   }
 }
 
-async function prepare({ path, method, output }: RowsTask, tell: (message: FromRows) => void): Promise<RowsFound> {
+async function prepare(
+  { path, method, output, most }: RowsTask,
+  tell: (message: FromRows) => void,
+): Promise<RowsFound> {
   if (path.endsWith(".txt")) return await copyText(path, output, tell);
   const file = await createFile(output),
     places = await createFile(`${output}.where`),
-    lines = new Lines(file),
+    lines = new Lines(file, most),
     from = new Lines(places);
   let rows = 0, chats = false;
   try {
@@ -150,7 +160,7 @@ async function prepare({ path, method, output }: RowsTask, tell: (message: FromR
     file.close();
     places.close();
   }
-  return { rows, chats };
+  return { rows, chats, bytes: lines.bytes };
 }
 
 /** Copies a plain text after checking that it is valid UTF-8. */
@@ -172,7 +182,7 @@ async function copyText(path: string, output: string, tell: (message: FromRows) 
     input.close();
   }
   await system.copyFile(path, output);
-  return { rows: 0, chats: false };
+  return { rows: 0, chats: false, bytes };
 }
 
 const { parentPort, workerData } = builtin<typeof threads>("node:worker_threads"), { path } = workerData as RowsTask;

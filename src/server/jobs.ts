@@ -97,14 +97,16 @@ export class Jobs implements AsyncDisposable {
     const { store } = this, before = repeat.again ? store.repeated(owner, repeat.mark, REPEATS) : undefined;
     if (before) return before;
     const file = await this.#fileOf(owner, request, "training_file");
-    if (request.validation_file !== null) await this.#fileOf(owner, request, "validation_file");
+    const held = request.validation_file === null ? undefined : await this.#fileOf(owner, request, "validation_file");
     this.#check(owner, request, file);
     if (store.countJobs(owner) >= MOST_JOBS) {
       throw new ApiError(403, `You have ${MOST_JOBS} jobs that are unfinished or have models; delete a model first`, {
         code: "job_limit_exceeded",
       });
     }
-    const id = newId("ftjob-"), state: JobState = { request, steps: 0, evaluations: 0, tokens: 0, results: [] };
+    const id = newId("ftjob-"), copies = file.bytes + (held?.bytes ?? 0);
+    this.files.checkLeft(owner, "training_file", copies);
+    const state: JobState = { request, copies, steps: 0, evaluations: 0, tokens: 0, results: [] };
     store.together(() => {
       store.addJob({ id, owner, created: now(), finished: null, status: "validating_files", state }, repeat.mark);
       this.context.say(id, {}, `Created fine-tuning job: ${id}`, `Validating training file: ${file.id}`);

@@ -41,6 +41,8 @@ export interface JobState {
   readonly request: JobRequest;
   /** The order for its worker, set when its files have been validated. */ readonly order?: JobOrder;
   /** Hyperparameters with values for `auto`. */ readonly resolved?: Readonly<Record<string, unknown>>;
+  /** Bytes of the copies of its files, which exist until the job ends; until they are made, bytes of the files. */
+  readonly copies?: number;
   /** Total number of updates, and bytes of a checkpoint. */ readonly total?: number;
   readonly bytes?: number;
   /** Number of starts since the job last made progress. */ readonly starts?: number;
@@ -111,6 +113,9 @@ const SCHEMA = `
     seq INTEGER PRIMARY KEY, id TEXT UNIQUE NOT NULL, job TEXT NOT NULL, step INTEGER NOT NULL, created INTEGER NOT NULL,
     model TEXT UNIQUE NOT NULL, metrics TEXT NOT NULL, asked INTEGER NOT NULL, UNIQUE (job, step)
   );`;
+
+/** The SQL condition for jobs that have not ended. */
+const UNFINISHED = "status NOT IN ('succeeded', 'failed', 'cancelled')";
 
 /** Thrown if the disk is full. Clients should not retry at once. */
 export class DiskFull extends ApiError {
@@ -212,9 +217,14 @@ export class Store implements Disposable {
   removeFile(id: string): void {
     this.#run("DELETE FROM files WHERE id = ?", id);
   }
-  /** Bytes of a key's files. */
+  /** Bytes of a key's files, and of the copies of files that its unfinished jobs need. */
   usedBy(owner: string): number {
-    return Number(this.#all("SELECT COALESCE(SUM(bytes), 0) AS sum FROM files WHERE owner = ?", owner)[0].sum);
+    const [{ files, copies }] = this.#all(
+      `SELECT (SELECT TOTAL(bytes) FROM files WHERE owner = ?1) AS files,
+         (SELECT TOTAL(state ->> 'copies') FROM jobs WHERE owner = ?1 AND ${UNFINISHED}) AS copies`,
+      owner,
+    );
+    return Number(files) + Number(copies);
   }
 
   /** Adds a job. @param repeat the mark that identifies repeated requests */
@@ -246,8 +256,7 @@ export class Store implements Disposable {
   /** Number of a key's jobs that are unfinished or still have a model. */
   countJobs(owner: string): number {
     const [{ count }] = this.#all(
-      `SELECT COUNT(*) AS count FROM jobs WHERE owner = ? AND (status NOT IN ('succeeded', 'failed', 'cancelled')
-         OR id IN (SELECT job FROM checkpoints))`,
+      `SELECT COUNT(*) AS count FROM jobs WHERE owner = ? AND (${UNFINISHED} OR id IN (SELECT job FROM checkpoints))`,
       owner,
     );
     return Number(count);

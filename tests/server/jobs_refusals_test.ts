@@ -176,12 +176,34 @@ Deno.test("jobs: a file that needs too much memory fails its job, and the server
 
 Deno.test("jobs: a key's bytes and jobs are limited", () =>
   inFolder((folder) =>
-    withJobs(folder, async ({ upload, post, jobs: { store } }) => {
+    withJobs(folder, async ({ upload, post, until, jobs: { store } }) => {
       const training_file = await upload(completions(8)), stored = store.file(training_file)!;
-      store.addFile({ ...stored, id: "file-large", bytes: 2 * 2 ** 30 - stored.bytes });
+      const turns = Array.from({ length: 40 }, (_, i) => ({ role: i % 2 ? "assistant" : "user", content: "abc" }));
+      const chat = await upload(JSON.stringify({ messages: turns }));
+      const leave = (bytes: number) => { // leaves this many bytes of the key's storage
+        store.removeFile("file-large");
+        const large = 2 * 2 ** 30 - store.usedBy(stored.owner) - bytes;
+        store.addFile({ ...stored, id: "file-large", bytes: large });
+      };
+      leave(0);
       assertEquals(await upload("a"), undefined); // the answer is an error without an id
       assert(await upload("a", "a.txt", "two") !== undefined);
-      const { id } = await post(JOBS, { model: "m", training_file, hyperparameters: { n_epochs: 1 } });
+      // A job needs a copy of its file, until it ends.
+      const body = { model: "m", training_file, hyperparameters: { n_epochs: 1 } };
+      const refusal = (await post(JOBS, body)).error;
+      assertEquals([refusal.code, refusal.param], ["storage_limit_exceeded", "training_file"]);
+      leave(2 * stored.bytes - 1);
+      const { id } = await post(JOBS, body);
+      assertEquals((await post(JOBS, body)).error.code, "storage_limit_exceeded");
+      await until(id, "succeeded");
+      leave(2 * store.file(chat)!.bytes); // less than its copy with a row for each of the 20 answers
+      const { id: long } = await post(JOBS, { model: "m", training_file: chat });
+      while (store.job(long)!.finished === null) await new Promise((resolve) => setTimeout(resolve, 20));
+      assertMatch(
+        store.job(long)!.state.error!.message,
+        /^the job's copy of the file, with a row for each answer, has more than the \d+ bytes left/,
+      );
+      store.removeFile("file-large");
       const { state } = store.job(id)!;
       for (let i = 1; i < 100; i++) {
         store.addJob(
