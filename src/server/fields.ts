@@ -242,3 +242,9 @@ export function refused(instead: string, allowed: readonly unknown[] = []): Fiel
 export const STATUS = "x-nanogpt";
 
 const described = (about: string | undefined): Schema => about === undefined ? {} : { description: about };
+
+/** Names and values that a client stores with an object, as OpenAI limits them. */
+export const metadata: Field<Readonly<Record<string, string>>> = mapped(
+  map(string({ max: 512 }), { names: /^[\s\S]{1,64}$/, max: 16, about: "names have 1 to 64 characters" }),
+  (entries) => Object.fromEntries(entries),
+);

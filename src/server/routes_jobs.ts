@@ -9,8 +9,8 @@ import {
   ignored,
   integer,
   list,
-  map,
   mapped,
+  metadata,
   number,
   object,
   optional,
@@ -156,9 +156,7 @@ const body = object({
   seed: optional(integer({ min: 0, max: 2 ** 31 - 1 })),
   method: optional(method),
   hyperparameters: hyper({ ...common, ...lora }),
-  metadata: optional(
-    map(string({ max: 512 }), { names: /^[\s\S]{1,64}$/, max: 16, about: "names have at most 64 characters" }),
-  ),
+  metadata: optional(metadata),
   integrations: refused("The job's events and its results file have the metrics.", [[]]),
 });
 
@@ -254,7 +252,7 @@ function repeatOf({ request: { headers } }: Call, body: unknown): { readonly mar
 /** Names and values of the query's `metadata[NAME]=VALUE`. */
 const metadataOf = ({ request }: Call): [name: string, value: string][] =>
   [...new URL(request.url).searchParams].flatMap(([name, value]): [string, string][] => {
-    const [, key] = /^metadata\[(.{1,64})\]$/.exec(name) ?? [];
+    const [, key] = /^metadata\[([\s\S]+)\]$/.exec(name) ?? [];
     return key === undefined ? [] : [[key, value]];
   });
 
@@ -281,7 +279,7 @@ export function jobRoutes(jobs: Jobs): readonly Route[] {
             validation_file: validation_file ?? null,
             method: method ?? { type: "supervised" },
           },
-          ...{ hyperparameters: hyperparameters ?? {}, metadata: metadata ? Object.fromEntries(metadata) : null },
+          ...{ hyperparameters: hyperparameters ?? {}, metadata: metadata ?? null },
           seed: seed ?? crypto.getRandomValues(new Uint32Array(1))[0] >>> 1,
         };
         const repeat = repeatOf(call, call.body.seed === undefined ? { ...request, seed: null } : request);

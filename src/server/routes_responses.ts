@@ -13,6 +13,7 @@ import {
   integer,
   list,
   mapped,
+  metadata,
   object,
   optional,
   refused,
@@ -48,15 +49,6 @@ const input: Field<readonly Message[]> = either<readonly Message[]>("a string or
   },
   { is: Array.isArray, field: list(item, { min: 1, max: 1024 }) },
 ]);
-const metadata: Field<Readonly<Record<string, unknown>>> = {
-  schema: { type: "object", maxProperties: 16, additionalProperties: { type: "string" } },
-  check: (value, at) => {
-    const text = string({ max: 512 }), { entries } = Object;
-    if (typeof value !== "object" || value === null) return object({}).check(value, at);
-    list(text, { max: 16 }).check(Object.values(value), at);
-    return Object.fromEntries(entries(value).map(([name, value]) => [string({ max: 64 }).check(name, at), value]));
-  },
-};
 
 const fields = {
   model: modelField,

@@ -66,6 +66,7 @@ Deno.test("jobs: an invalid request is refused with the name of the parameter, a
         [{ seed: -1 }, "seed"],
         [{ integrations: [{ type: "wandb" }] }, "integrations"],
         [{ metadata: { a: 1 } }, "metadata[a]"],
+        [{ metadata: { ["a".repeat(65)]: "b" } }, "metadata"],
         [{ method: { type: "magic" } }, "method.type"],
         [{ method: { type: "supervised", dpo: {} } }, "method.dpo"],
         [

@@ -333,7 +333,7 @@ Deno.test("bad input: the answer is 400 with the parameter's name, before anythi
       [R, { model: "chats", input: "hi", previous_response_id: "resp_1" }, "previous_response_id"],
       [R, { model: "chats", input: "hi", background: true }, "background", "unsupported_parameter"],
       [R, { model: "chats", input: [{ type: "function_call_output", role: "user", content: "" }] }, "input[0].type"],
-      [R, { model: "chats", input: "hi", metadata: { a: 5 } }, "metadata[0]", "invalid_type"],
+      [R, { model: "chats", input: "hi", metadata: { a: 5 } }, "metadata[a]", "invalid_type"],
       [E, { model: "letters", input: "" }, "input"],
       [E, { model: "letters", input: Array(2049).fill("a") }, "input"],
       [E, { model: "large", input: Array(40).fill(Array(4000).fill(1)) }, "input"],
