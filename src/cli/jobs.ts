@@ -25,9 +25,9 @@ export const jobConfigs: Readonly<Record<string, TrainConfig>> = {
 export const jobWorker = new URL("./job_worker.ts", import.meta.url);
 
 /**
- * Opens the folder of `--jobs`.
+ * Opens the folder of `--jobs`, whose lock the caller holds.
  *
- * @throws {CheckpointError} if another server uses the folder, or it cannot be written or is damaged
+ * @throws {CheckpointError} if the folder cannot be written or is damaged
  */
 export function openJobs(values: ServeValues, engine: WorkerEngine, progress: Progress): Promise<Jobs> {
   const { jobs: folder, device, slots, cache, threads } = values;

@@ -1,5 +1,6 @@
 /** `deno task serve`: serves models over OpenAI's API. */
 import { ConfigError } from "../errors.ts";
+import { Lock } from "../files/locks.ts";
 import { Access, isLoopback, KeyRing } from "../server/auth.ts";
 import type { Listener } from "../server/listen.ts";
 import { pageRoutes } from "../server/routes_page.ts";
@@ -27,7 +28,9 @@ export const serve = command({
         }`,
       );
     }
-    await checkPort(hostname, port); // before models are loaded
+    // Both are checked before models are loaded.
+    await checkPort(hostname, port);
+    using _ = values.jobs ? await Lock.take(values.jobs) : undefined;
     const signal = interruption(() => progress.line("Stopping: waiting up to 30 seconds for running answers."));
     await using engine = await load(values, progress);
     // Imported only if needed, because it imports all of training.

@@ -24,7 +24,7 @@ export interface TunedModel {
 }
 
 export interface JobsOptions {
-  /** Folder for the database, files and jobs. */ readonly folder: string;
+  /** Folder for the database, files and jobs. The caller holds its lock. */ readonly folder: string;
   readonly publisher: Publisher;
   /** The module of a job's worker. */ readonly worker: URL;
   /** Names of the configs for new models: a job whose `model` is `new:NAME` trains one. */ readonly configs:

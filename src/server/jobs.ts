@@ -4,7 +4,6 @@
  */
 import { CheckpointError } from "../errors.ts";
 import { isObject } from "../files/files.ts";
-import { Lock } from "../files/locks.ts";
 import { system } from "../files/system.ts";
 import { Draining } from "./engine_api.ts";
 import { ApiError, invalid, notFound } from "./errors.ts";
@@ -30,7 +29,7 @@ export class Jobs implements AsyncDisposable {
   readonly models: JobModels;
   readonly #queue: JobQueue;
 
-  private constructor(readonly context: JobContext, readonly lock: Lock) {
+  private constructor(readonly context: JobContext) {
     this.models = new JobModels(context);
     this.#queue = new JobQueue(context, this.models);
   }
@@ -45,26 +44,22 @@ export class Jobs implements AsyncDisposable {
   /**
    * Opens the folder, and resumes unfinished jobs.
    *
-   * @throws {CheckpointError} if another server uses the folder (the message names it), or if it is damaged or cannot
-   *   be written
+   * @throws {CheckpointError} if the folder is damaged or cannot be written
    */
   static async open(options: JobsOptions): Promise<Jobs> {
     const { folder } = options;
     await system.mkdir(`${folder}/jobs`, { recursive: true }).catch((error) => {
       throw new CheckpointError(`Cannot write to ${folder}: ${error.message}`);
     });
-    const lock = await Lock.take(folder);
-    let store: Store | undefined;
+    const store = new Store(`${folder}/jobs.sqlite`);
     try {
-      store = new Store(`${folder}/jobs.sqlite`);
-      const jobs = new Jobs(new JobContext(options, store), lock);
+      const jobs = new Jobs(new JobContext(options, store));
       await jobs.files.open();
       for (const checkpoint of store.models()) await jobs.models.list(checkpoint);
       jobs.#queue.open();
       return jobs;
     } catch (error) {
-      store?.[Symbol.dispose]();
-      lock[Symbol.dispose]();
+      store[Symbol.dispose]();
       throw error;
     }
   }
@@ -219,7 +214,6 @@ export class Jobs implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.drain();
     this.store[Symbol.dispose]();
-    this.lock[Symbol.dispose]();
   }
 }
 

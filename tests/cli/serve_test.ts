@@ -5,6 +5,7 @@ import { assert, assertEquals, assertMatch, assertStringIncludes, assertThrows }
 import { ConfigError } from "../../src/errors.ts";
 import { fallbacks } from "../../src/cli/flags.ts";
 import { nameOf, serveFlags, type ServeValues, specsOf } from "../../src/cli/serve_flags.ts";
+import { Lock } from "../../src/files/locks.ts";
 import { inFolder, runCommand } from "../testing.ts";
 
 const root = new URL("../../", import.meta.url), decoder = new TextDecoder();
@@ -168,3 +169,11 @@ Deno.test("serve: models and adapters are named by their paths or by name=NAME",
   ];
   for (const [values, message] of refused) assertThrows(() => specs(values), ConfigError, message);
 });
+
+Deno.test("serve: a folder of jobs that another server uses is an error before a model is loaded", () =>
+  inFolder(async (folder) => {
+    using _ = await Lock.take(folder);
+    const { code, err } = await ended((await start([`--model=${folder}/none`, `--jobs=${folder}`])).child);
+    assertEquals(code, 1, err);
+    assertMatch(err, new RegExp(`^error: ${folder} is in use by process ${Deno.pid} since `));
+  }));

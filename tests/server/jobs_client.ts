@@ -5,6 +5,7 @@ import { jobConfigs, jobWorker } from "../../src/cli/jobs.ts";
 import { createDevice } from "../../src/device/create.ts";
 import { ConfigError } from "../../src/errors.ts";
 import { exists, readJson } from "../../src/files/files.ts";
+import { Lock } from "../../src/files/locks.ts";
 import { GPT } from "../../src/gpt.ts";
 import { Access, KeyRing } from "../../src/server/auth.ts";
 import { Jobs, type JobsOptions, type TunedModel } from "../../src/server/jobs.ts";
@@ -71,6 +72,7 @@ export async function withJobs(
     },
   };
   const onError = (error: unknown) => void errors.push(error);
+  using _ = await Lock.take(`${folder}/jobs`);
   await using jobs = await Jobs.open({
     ...{
       folder: `${folder}/jobs`,
