@@ -7,6 +7,7 @@
  * answer.
  */
 import { DeviceError } from "../errors.ts";
+import { codeOf } from "../files/system.ts";
 import { Draining, QueueFull, Unavailable } from "./engine_api.ts";
 
 /** What an {@linkcode ApiError} says besides its message. */
@@ -49,6 +50,20 @@ export class ApiError extends Error {
     return Response.json(this.body, { status: this.status, headers: all });
   }
 }
+
+/** Thrown if the disk is full. Clients should not retry at once. */
+export class DiskFull extends ApiError {
+  constructor() {
+    super(507, "The server's disk is full", { code: "disk_full" });
+  }
+  override response(): Response {
+    return super.response({ "x-should-retry": "false" });
+  }
+}
+/** Whether an error says that the disk is full. */
+export const isFull = (error: unknown): boolean =>
+  error instanceof DiskFull || ["ENOSPC", "EDQUOT"].includes(codeOf(error) ?? "") ||
+  /no space left|quota exceeded|disk is full|disk I\/O error/i.test(`${error}`);
 
 /** Makes an error with status 400, for an invalid value of a parameter. */
 export function invalid(param: string | null, message: string, code: string | null = "invalid_value"): ApiError {

@@ -5,10 +5,10 @@
 import { createFile } from "../files/files.ts";
 import { builtin, system } from "../files/system.ts";
 import type * as fs from "node:fs";
-import { ApiError, invalid, notFound } from "./errors.ts";
+import { ApiError, DiskFull, invalid, isFull, notFound } from "./errors.ts";
 import { removeAll } from "./job_folder.ts";
 import { formParts, partText } from "./multipart.ts";
-import { DiskFull, isFull, newId, now, type Page, type Store, type StoredFile } from "./store.ts";
+import { newId, now, type Page, type Store, type StoredFile } from "./store.ts";
 
 /** Maximum number of bytes of a file, and of all files of a key. */
 const MOST_BYTES = 512 * 2 ** 20, MOST_OF_KEY = 2 * 2 ** 30;

@@ -5,7 +5,8 @@ import { invalid, notFound } from "./errors.ts";
 import type { JobContext } from "./job_context.ts";
 import { isAdapter, removeAll } from "./job_folder.ts";
 import { checkpointFolder } from "./job_messages.ts";
-import type { JobRequest, StoredCheckpoint } from "./store.ts";
+import type { JobRequest } from "./job_request.ts";
+import type { StoredCheckpoint } from "./store.ts";
 
 /** Number of automatic checkpoints of a job that are retained. */
 const KEPT = 5;

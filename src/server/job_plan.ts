@@ -3,9 +3,10 @@ import { endOfText } from "../data/tokenize_example.ts";
 import type { Grader } from "./graders.ts";
 import type { ServedModel } from "./engine_api.ts";
 import type { JobOrder } from "./job_messages.ts";
+import type { JobRequest } from "./job_request.ts";
 import type { RowsFound } from "./job_rows.ts";
 import type { WireError } from "./messages.ts";
-import type { JobRequest, JobState } from "./store.ts";
+import type { JobState } from "./store.ts";
 
 export type Method = JobRequest["method"]["type"];
 

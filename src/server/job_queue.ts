@@ -4,7 +4,7 @@
  */
 import { exists } from "../files/files.ts";
 import { system } from "../files/system.ts";
-import { ApiError, invalid } from "./errors.ts";
+import { ApiError, DiskFull, invalid, isFull } from "./errors.ts";
 import type { JobContext } from "./job_context.ts";
 import { Progressed } from "./job_events.ts";
 import { availableBytes, clearJob } from "./job_folder.ts";
@@ -13,7 +13,7 @@ import { type JobModels, modelName } from "./job_models.ts";
 import { jobError, planJob } from "./job_plan.ts";
 import { prepareRows } from "./job_rows.ts";
 import { toWire, type WireError } from "./messages.ts";
-import { DiskFull, isFull, isOver, newId, now, type StoredCheckpoint, type StoredJob } from "./store.ts";
+import { isOver, newId, now, type StoredCheckpoint, type StoredJob } from "./store.ts";
 
 /** Bytes that stay free on the disk in addition to two checkpoints. */
 const SPARE = 2 ** 22;

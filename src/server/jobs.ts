@@ -12,7 +12,8 @@ import { JobContext, type JobsOptions } from "./job_context.ts";
 import { clearJob } from "./job_folder.ts";
 import { JobModels } from "./job_models.ts";
 import { JobQueue } from "./job_queue.ts";
-import { isOver, type JobRequest, type JobState, newId, now, Store, type StoredFile, type StoredJob } from "./store.ts";
+import type { JobRequest } from "./job_request.ts";
+import { isOver, type JobState, newId, now, Store, type StoredFile, type StoredJob } from "./store.ts";
 
 export type { JobsOptions, Publisher, TunedModel } from "./job_context.ts";
 

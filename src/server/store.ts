@@ -5,9 +5,10 @@
 import type * as Sqlite from "node:sqlite";
 import { CheckpointError } from "../errors.ts";
 import { reason } from "../files/reason.ts";
-import { builtin, codeOf } from "../files/system.ts";
-import { ApiError } from "./errors.ts";
+import { builtin } from "../files/system.ts";
+import { DiskFull, isFull } from "./errors.ts";
 import type { JobOrder } from "./job_messages.ts";
+import type { JobRequest } from "./job_request.ts";
 
 export interface StoredFile {
   readonly id: string;
@@ -23,18 +24,6 @@ export interface StoredFile {
 export type JobStatus = "validating_files" | "queued" | "running" | "paused" | "succeeded" | "failed" | "cancelled";
 /** Whether a job with this status has ended. */
 export const isOver = (status: JobStatus): boolean => /^(succeeded|failed|cancelled)$/.test(status);
-
-/** A client's request for a job, validated. */
-export interface JobRequest {
-  readonly model: string;
-  readonly training_file: string;
-  readonly validation_file: string | null;
-  readonly suffix: string | null;
-  readonly seed: number;
-  readonly method: { readonly type: "supervised" | "dpo" | "reinforcement" } & Readonly<Record<string, unknown>>;
-  readonly hyperparameters: Readonly<Record<string, unknown>>;
-  readonly metadata: Readonly<Record<string, string>> | null;
-}
 
 /** The state of a job. */
 export interface JobState {
@@ -117,19 +106,6 @@ const SCHEMA = `
 /** The SQL condition for jobs that have not ended. */
 const UNFINISHED = "status NOT IN ('succeeded', 'failed', 'cancelled')";
 
-/** Thrown if the disk is full. Clients should not retry at once. */
-export class DiskFull extends ApiError {
-  constructor() {
-    super(507, "The server's disk is full", { code: "disk_full" });
-  }
-  override response(): Response {
-    return super.response({ "x-should-retry": "false" });
-  }
-}
-/** Whether an error says that the disk is full. */
-export const isFull = (error: unknown): boolean =>
-  error instanceof DiskFull || ["ENOSPC", "EDQUOT"].includes(codeOf(error) ?? "") ||
-  /no space left|quota exceeded|disk is full|disk I\/O error/i.test(`${error}`);
 type Value = string | number | null;
 type Row = Record<string, Value>;
 

@@ -9,7 +9,7 @@ import { serveFlags } from "../../src/cli/serve_flags.ts";
 import { createDevice } from "../../src/device/create.ts";
 import { generate } from "../../src/generate/generate.ts";
 import { loadPretrained } from "../../src/pretrained/load.ts";
-import type { JobRequest } from "../../src/server/store.ts";
+import type { JobRequest } from "../../src/server/job_request.ts";
 import { openEngine, type WorkerEngine } from "../../src/server/worker_engine.ts";
 import { inFolder, runCommand } from "../testing.ts";
 import { completions, lines, save, tokenizer } from "./jobs_client.ts";
