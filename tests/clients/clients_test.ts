@@ -22,7 +22,7 @@ const PYTHON: Readonly<Record<string, readonly string[]>> = {
   litellm_check: ["litellm==1.110.2"],
   lm_eval_task: ["lm_eval[api]==0.4.13"],
 };
-const DENO = ["openai_npm", "ai_sdk"];
+const DENO = ["openai_npm", "openai_npm_jobs", "ai_sdk"];
 
 const characters = Array.from({ length: 95 }, (_, i) => String.fromCharCode(32 + i));
 const letters = new CharacterTokenizer([...characters, "\n"]);
@@ -78,15 +78,16 @@ globalThis.addEventListener("unload", () => {
   server.kill("SIGKILL");
   Deno.removeSync(folder, { recursive: true });
 });
-const args = [await url.promise, "letters", "chats"];
+const address = await url.promise;
+/** The arguments of a client's script: the scripts of jobs need a key, and no model for plain texts. */
+const argsOf = (name: string) => [address, /jobs/.test(name) ? key : "letters", "chats"];
 
 for (const [name, packages] of Object.entries(PYTHON)) {
   Deno.test(`${name}: ${packages}`, async () => {
     const target = `${folder}/${packages[0].replace(/\W/g, "_")}`;
     await run("python3", ["-m", "pip", "install", "--quiet", "--target", target, ...packages]);
     const env = { PYTHONPATH: target, LITELLM_LOCAL_MODEL_COST_MAP: "True" };
-    const own = name === "openai_jobs" ? args.with(1, key) : args;
-    const said = await run("python3", [`${here}${name}.py`, ...own], env);
+    const said = await run("python3", [`${here}${name}.py`, ...argsOf(name)], env);
     if (name !== "fields") return assertMatch(said, /checks passed\n$/);
     const docs = await Deno.readTextFile(new URL("../../docs/serving.md", import.meta.url));
     const plain = (table: string) => table.replace(/ *\| */g, "|").replace(/-+/g, "-"); // whatever the widths of its columns
@@ -98,7 +99,10 @@ for (const name of DENO) {
   Deno.test(`${name}: in Deno`, async () => {
     const allowed = ["--allow-env", "--allow-read", "--allow-sys", "--allow-net=127.0.0.1"];
     const config = ["--config", new URL("../../deno.json", import.meta.url).pathname, "--no-check", "--no-prompt"];
-    assertMatch(await run(Deno.execPath(), ["run", ...config, ...allowed, `${here}${name}.ts`, ...args]), /passed\n$/);
+    assertMatch(
+      await run(Deno.execPath(), ["run", ...config, ...allowed, `${here}${name}.ts`, ...argsOf(name)]),
+      /passed\n$/,
+    );
   });
 }
 
