@@ -6,9 +6,9 @@
  * - wide: the engine's tests and the golden tests again, with the 256-bit kernels that V8's flags turn on;
  * - native: the golden tests and tests of matrix products again, with the machine code of src/native/, if the processor
  *   supports it;
- * - WebGPU: the golden tests and WebGPU's own tests, through Deno's wgpu on llvmpipe and through Dawn on SwiftShader,
- *   two drivers that compute on the processor; also every op and the model through wgpu on SwiftShader. A driver that
- *   is not installed is skipped, or fails with REQUIRE_WEBGPU=1;
+ * - WebGPU: the golden tests and WebGPU's own tests through Deno's wgpu on llvmpipe, most of them also through Dawn on
+ *   SwiftShader, and every op and the model through wgpu on SwiftShader. These two drivers compute on the processor. A
+ *   driver that is not installed is skipped, or fails with REQUIRE_WEBGPU=1;
  * - everywhere: the package in Node, and in Chromium through three bundlers; tests whose tools or registry are missing
  *   are skipped, or fail with REQUIRE_WEBGPU=1;
  * - browser: the page in `examples/browser/`, in Chromium; if Chromium is missing, skipped, or failed with
@@ -172,10 +172,15 @@ const onSwiftShader = {
   tests: ["golden/ops_test.ts", "golden/model_test.ts", ...engine("devices")],
   device: "webgpu:software",
 };
+// Dawn's shaders take long to compile. wgsl_test compiles all of them, ops_test runs every op, and the golden tests that
+// are left out only combine ops; paths on the command line run them here, too.
 const onDawn = {
   mode: "WebGPU through Dawn on SwiftShader",
   driver: swiftShader, // Dawn refuses llvmpipe
-  tests: everything,
+  tests: [
+    ...["ops", "modules", "model", "optimizer", "curve"].map((name) => `golden/${name}_test.ts`),
+    ...everything.filter((tests) => tests !== "golden"),
+  ],
   device: "webgpu:dawn:software",
 };
 const DAWN = specifierOf("webgpu");
