@@ -89,6 +89,17 @@ export function startCommand(name: string, args: readonly string[]): Deno.ChildP
   }).spawn();
 }
 
+/** Reads a process's standard output until `wanted` has appeared, or to the end. @returns the output that was read */
+export async function readUntil(child: Deno.ChildProcess, wanted: RegExp): Promise<string> {
+  const decoder = new TextDecoder();
+  let shown = "";
+  for await (const chunk of child.stdout.values({ preventCancel: true })) {
+    shown += decoder.decode(chunk, { stream: true });
+    if (wanted.test(shown)) break;
+  }
+  return shown;
+}
+
 /** Waits for the end of a process. @returns its exit code, and the output that was not read before */
 export async function finished(child: Deno.ChildProcess): Promise<{ code: number; out: string; err: string }> {
   const { code, stdout, stderr } = await child.output();

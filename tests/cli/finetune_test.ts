@@ -7,11 +7,10 @@ import { RunFolder } from "../../src/checkpoint/run_folder.ts";
 import { sources } from "../../src/checkpoint/tensors.ts";
 import { GPT } from "../../src/gpt.ts";
 import { CharacterTokenizer } from "../../src/tokenizer/character.ts";
-import { finished, inFolder, startCommand } from "../testing.ts";
+import { finished, inFolder, readUntil, startCommand } from "../testing.ts";
 
 const LETTERS = "abcdefgh?! ";
 
-const text = new TextDecoder();
 const start = (name: string, args: readonly string[]) => startCommand(name, ["--threads=1", ...args]);
 const finetune = (...args: string[]) => finished(start("finetune", args));
 
@@ -68,9 +67,7 @@ Deno.test("a tuning that Ctrl-C or SIGTERM ended resumes to the same bytes, with
     assertEquals((await finetune(...args, ...more, `--out_dir=${folder}/whole`)).code, 0);
     for (const [signal, status] of [["SIGINT", 130], ["SIGKILL", 137]] as const) {
       const out = `${folder}/${signal}`, child = start("finetune", [...args, ...more, `--out_dir=${out}`]);
-      for await (const chunk of child.stdout.values({ preventCancel: true })) {
-        if (text.decode(chunk).includes("saved")) break;
-      }
+      await readUntil(child, /saved/);
       child.kill(signal);
       const { code, out: rest } = await finished(child);
       assertEquals(code, status);
@@ -120,9 +117,7 @@ Deno.test("finetune reports rows that are too long, and rows without a learned t
 Deno.test("finetune refuses a folder that another process writes, and a run of train", () =>
   withBase(async (folder, args) => {
     const out = `--out_dir=${folder}/out`, child = start("finetune", [...args, out, "--num_train_epochs=100000"]);
-    for await (const chunk of child.stdout.values({ preventCancel: true })) {
-      if (text.decode(chunk).includes("saved")) break;
-    }
+    await readUntil(child, /saved/);
     const second = await finetune(...args, out), third = await finetune("--init_from=resume", out);
     child.kill("SIGKILL");
     await finished(child);

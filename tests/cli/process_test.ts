@@ -2,7 +2,7 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { Progress, write } from "../../src/cli/progress.ts";
 import { DataError } from "../../src/errors.ts";
-import { inFolder } from "../testing.ts";
+import { inFolder, readUntil } from "../testing.ts";
 
 const root = new URL("../../", import.meta.url);
 const env = { NO_COLOR: "1", NANOGPT_DEBUG: "", DENO_V8_FLAGS: Deno.env.get("DENO_V8_FLAGS") || "--no-liftoff" };
@@ -18,19 +18,8 @@ function start([program, ...args]: string[], more: Deno.CommandOptions = {}): De
   return new Deno.Command(program, { args, cwd: root, env, stdout: "piped", stderr: "piped", ...more }).spawn();
 }
 
-/** Reads standard output until `wanted` or its end. */
-async function readUntil(child: Deno.ChildProcess, wanted: string): Promise<string> {
-  const decoder = new TextDecoder();
-  let shown = "";
-  for await (const chunk of child.stdout.values({ preventCancel: true })) {
-    shown += decoder.decode(chunk, { stream: true });
-    if (shown.includes(wanted)) break;
-  }
-  return shown;
-}
-
 /** Reads until `wanted` and closes the pipe, like `head`. */
-async function head(child: Deno.ChildProcess, wanted: string): Promise<{ code: number; err: string }> {
+async function head(child: Deno.ChildProcess, wanted: RegExp): Promise<{ code: number; err: string }> {
   await readUntil(child, wanted);
   await child.stdout.cancel();
   const [{ code }, err] = await Promise.all([child.status, new Response(child.stderr).text()]);
@@ -48,18 +37,18 @@ function withText(body: (folder: string, input: string, out: string) => Promise<
 
 Deno.test("train saves when its output's reader closes the pipe, and other commands end without a message", () =>
   withText(async (folder, input, out) => {
-    const { code, err } = await head(start(words("train", [...long, input, out])), "\niter 100:");
+    const { code, err } = await head(start(words("train", [...long, input, out])), /\niter 100:/);
     assertEquals(code, 130, err);
     assertMatch(err, /^Standard output was closed\.\n/);
     const [, iter] = /Stopped at iteration (\d+)\. To continue:\n {2}deno task train .* --init_from=resume /.exec(err)!;
     assert(Number(iter) > 100, iter);
     assertEquals(await lastOf(`${folder}/out`), `checkpoint-${iter.padStart(6, "0")}`);
 
-    const sampled = await head(start(words("sample", [out, "--threads=1", "--num_samples=100000"])), "\n---");
+    const sampled = await head(start(words("sample", [out, "--threads=1", "--num_samples=100000"])), /\n---/);
     assertEquals(sampled, { code: 141, err: "" }); // 128 + SIGPIPE
     const folders = await head(
       start(words("prepare", [input, `--out_dir=${folder}/data`, "--tokenizer=character"]), { stdout: "piped" }),
-      "Done",
+      /Done/,
     );
     assertEquals(folders, { code: 0, err: "" });
   }));
@@ -131,13 +120,14 @@ Deno.test(
       const line = words("train", [...long, input, out]).map((word) => `'${word}'`).join(" ");
       // A shell runs between the terminal and the command, as at a prompt. It prints a line when the command is done.
       const shell = `trap : HUP; ${line}; echo $? > ${folder}/status`;
-      const terminal = start(["script", "-qfc", shell, "/dev/null"], { stdin: "null" });
-      await readUntil(terminal, "/1000000 ");
+      const ownShell = { ...env, SHELL: "/bin/sh" }; // script runs the command in the user's shell
+      const terminal = start(["script", "-qfc", shell, "/dev/null"], { stdin: "null", env: ownShell });
+      await readUntil(terminal, /\/1000000 /);
       terminal.kill("SIGKILL");
       await terminal.stdout.cancel();
       await terminal.stderr.cancel();
       const status = async () => await Deno.readTextFile(`${folder}/status`).catch(() => "");
-      for (let i = 0; i < 300 && !(await status()).endsWith("\n"); i++) {
+      for (let i = 0; i < 1200 && !(await status()).endsWith("\n"); i++) {
         await new Promise((done) => setTimeout(done, 50));
       }
       assertEquals(await status(), "130\n");

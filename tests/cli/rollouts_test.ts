@@ -5,11 +5,10 @@ import { sources } from "../../src/checkpoint/tensors.ts";
 import { createDevice } from "../../src/device/create.ts";
 import { GPT } from "../../src/gpt.ts";
 import { CharacterTokenizer } from "../../src/tokenizer/character.ts";
-import { finished, inFolder, startCommand } from "../testing.ts";
+import { finished, inFolder, readUntil, startCommand } from "../testing.ts";
 
 const LETTERS = "abcdefgh?! ";
 
-const text = new TextDecoder();
 const start = (...args: string[]) => startCommand("finetune", ["--threads=1", ...args]);
 const finetune = (...args: string[]) => finished(start(...args));
 
@@ -85,15 +84,15 @@ Deno.test("finetune --task=grpo raises the reward, prints measures and an answer
     assertMatch((await finished(sampled)).out, /a\?c+/);
   }));
 
-Deno.test("a run that Ctrl-C or SIGTERM ended while it generated resumes to the same bytes, without and with an adapter", () =>
+Deno.test("a run that Ctrl-C or SIGTERM ended while it scored answers resumes to the same bytes, without and with an adapter", () =>
   withBase(async (folder, args) => {
-    await Deno.writeTextFile( // slow enough for the signal to arrive while it runs
-      `${folder}/slow.ts`,
-      "export { default as wanted } from './wanted.ts';\nimport wanted from './wanted.ts';\n" +
-        "export default async (...given: Parameters<typeof wanted>) => {\n" +
-        "  await new Promise((resolve) => setTimeout(resolve, 2));\n  return wanted(...given);\n};\n",
+    await Deno.writeTextFile( // hangs after the first checkpoint, so that the signal arrives during a call
+      `${folder}/hangs.ts`,
+      "import wanted from './wanted.ts';\nlet calls = 0;\n" +
+        "export default (...given: Parameters<typeof wanted>) => {\n  if (++calls < 200) return wanted(...given);\n" +
+        "  console.log('hangs');\n  return new Promise(() => {});\n};\n",
     );
-    const slow = args.map((arg) => arg.startsWith("--reward=") ? `--reward=${folder}/slow.ts,name=wanted` : arg);
+    const hanging = args.map((arg) => arg.startsWith("--reward=") ? `--reward=${folder}/hangs.ts,name=wanted` : arg);
     const whole = ["--beta=0.05", "--num_iterations=2", "--steps_per_generation=2"], adapter = ["--lora_rank=2"];
     for (
       const [name, signal, status, more] of [
@@ -106,11 +105,8 @@ Deno.test("a run that Ctrl-C or SIGTERM ended while it generated resumes to the 
         out = `${folder}/${name}${signal}`;
       const path = `${folder}/${name}`, there = await Deno.stat(path).then(() => true, () => false);
       if (!there) assertEquals((await finetune(...args, ...all, `--out_dir=${path}`)).err, "");
-      const child = start(...slow, ...all, `--out_dir=${out}`);
-      for await (const chunk of child.stdout.values({ preventCancel: true })) {
-        if (text.decode(chunk).includes("saved")) break;
-      }
-      await new Promise((resolve) => setTimeout(resolve, 20)); // an iteration's answers take 60 ms to be scored
+      const child = start(...hanging, ...all, `--out_dir=${out}`);
+      assertStringIncludes(await readUntil(child, /hangs/), "saved");
       child.kill(signal);
       assertEquals((await finished(child)).code, status);
       const resumed = await finetune("--init_from=resume", `--out_dir=${out}`, `--reward=${folder}/wanted.ts`);

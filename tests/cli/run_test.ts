@@ -1,5 +1,6 @@
 /** The commands as a user runs them, each in its own process: output, files and exit statuses. */
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { readUntil } from "../testing.ts";
 
 const root = new URL("../../", import.meta.url);
 const text = "the quick brown fox jumps over the lazy dog\n".repeat(40);
@@ -34,13 +35,8 @@ function decode({ code, stdout, stderr }: Deno.CommandOutput): Result {
 }
 
 /** Sends SIGINT when `words` are printed. Returns the output after them. */
-async function interruptAt(child: Deno.ChildProcess, words: string): Promise<Result> {
-  const decoder = new TextDecoder();
-  let shown = "";
-  for await (const chunk of child.stdout.values({ preventCancel: true })) {
-    shown += decoder.decode(chunk, { stream: true });
-    if (shown.includes(words)) break;
-  }
+async function interruptAt(child: Deno.ChildProcess, words: RegExp): Promise<Result> {
+  await readUntil(child, words);
   child.kill("SIGINT");
   return decode(await child.output());
 }
@@ -132,7 +128,7 @@ Deno.test("Ctrl-C saves, and the printed command resumes to the bytes of a run w
     assertEquals(whole.code, 0, whole.err);
 
     const child = command("train", [...flags, `--out_dir=${folder}/parts`]).spawn();
-    const { code, out, err } = await interruptAt(child, "\niter 50:");
+    const { code, out, err } = await interruptAt(child, /\niter 50:/);
     assertEquals(code, 130, err);
     const [, iter, resume] = /Stopped at iteration (\d+). To continue:\n {2}deno task train (.*)\n$/.exec(out)!;
     assert(Number(iter) > 50 && Number(iter) < 1000, iter);
@@ -163,7 +159,7 @@ Deno.test("Ctrl-C stops soon even if iterations are long", () =>
     const sizes = ["--n_layer=4", "--n_head=4", "--n_embd=128", "--block_size=64", "--batch_size=64", "--threads=1"];
     const flags = ["--eval_iters=1", "--max_iters=40", "--log_interval=100", `--out_dir=${folder}/out`];
     const child = command("train", [input, ...sizes, ...flags]).spawn();
-    const { out } = await interruptAt(child, "\niter 0:");
+    const { out } = await interruptAt(child, /\niter 0:/);
     const [, iter] = /Stopped at iteration (\d+)/.exec(out)!;
     assert(Number(iter) <= 4, `stopped at iteration ${iter}`);
   }));

@@ -6,7 +6,7 @@ import { ConfigError } from "../../src/errors.ts";
 import { fallbacks } from "../../src/cli/flags.ts";
 import { nameOf, serveFlags, type ServeValues, specsOf } from "../../src/cli/serve_flags.ts";
 import { Lock } from "../../src/files/locks.ts";
-import { inFolder, runCommand } from "../testing.ts";
+import { inFolder, readUntil, runCommand } from "../testing.ts";
 
 const root = new URL("../../", import.meta.url), decoder = new TextDecoder();
 const env = { NO_COLOR: "1", NANOGPT_DEBUG: "", DENO_V8_FLAGS: Deno.env.get("DENO_V8_FLAGS") || "--no-liftoff" };
@@ -32,11 +32,7 @@ async function start(args: readonly string[]) {
   ];
   const child = new Deno.Command(Deno.execPath(), { args: words, cwd: root, env, stdout: "piped", stderr: "piped" })
     .spawn();
-  let shown = "";
-  for await (const chunk of child.stdout.values({ preventCancel: true })) {
-    shown += decoder.decode(chunk, { stream: true });
-    if (/-d '.*'\n/.test(shown)) break;
-  }
+  const shown = await readUntil(child, /-d '.*'\n/);
   const [, url] = /Ready at (http:\S+?)\/v1/.exec(shown) ?? [];
   return { child, shown, url };
 }

@@ -8,7 +8,7 @@ import { GPT } from "../../src/gpt.ts";
 import { saveHuggingFace } from "../../src/checkpoint/hugging_face_save.ts";
 import { loadPretrained } from "../../src/pretrained/load.ts";
 import { CharacterTokenizer } from "../../src/tokenizer/character.ts";
-import { inFolder, runCommand } from "../testing.ts";
+import { inFolder, readUntil, runCommand } from "../testing.ts";
 
 const root = new URL("../../", import.meta.url), decoder = new TextDecoder();
 const env = { NO_COLOR: "1", NANOGPT_DEBUG: "", DENO_V8_FLAGS: Deno.env.get("DENO_V8_FLAGS") || "--no-liftoff" };
@@ -37,11 +37,7 @@ Deno.test("examples/api.ts: queries a model, fine-tunes it and saves it, and rep
       ["src/cli/serve.ts", ...flags],
     );
     const drained = new Response(server.stderr).text();
-    let shown = "", url: string | undefined;
-    for await (const chunk of server.stdout.values({ preventCancel: true })) {
-      url = /Ready at (http:\S+?)\/v1/.exec(shown += decoder.decode(chunk))?.[1];
-      if (/-d '.*'\n/.test(shown)) break;
-    }
+    const [, url] = /Ready at (http:\S+?)\/v1/.exec(await readUntil(server, /-d '.*'\n/))!;
     try {
       const example = async (key: string, ...args: string[]) => {
         const permissions = [

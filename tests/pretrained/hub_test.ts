@@ -55,6 +55,9 @@ async function withHub(faults: Faults, work: (hub: Hub, folder: string) => Promi
     onListen: () => {},
     onError: () => new Response(null, { status: 500 }),
   };
+  const folder = await Deno.makeTempDir(), sum = await hex("SHA-256", contents.get(WEIGHTS)!);
+  /** Number of bytes of the weights that the client has written. */
+  const stored = async () => (await Deno.stat(`${folder}/gpt2/${WEIGHTS}.${sum}.part`)).size;
   const storage = Deno.serve(options, (request) => {
     const name = log(request), bytes = faults.weights ?? contents.get(name)!;
     const from = faults.noRanges ? 0 : Number(/bytes=(\d+)-/.exec(request.headers.get("range") ?? "")?.[1] ?? 0);
@@ -63,9 +66,9 @@ async function withHub(faults: Faults, work: (hub: Hub, folder: string) => Promi
     const body = new ReadableStream({
       async start(controller) {
         controller.enqueue(part.subarray(0, Math.min(end, part.length)));
-        await new Promise((resolve) => setTimeout(resolve, 20)); // lets the sent bytes arrive before the connection ends
-        if (end < part.length) controller.error(new Error("broken"));
-        else controller.close();
+        if (end >= part.length) return controller.close();
+        while (await stored() < from + end) await new Promise((resolve) => setTimeout(resolve, 5));
+        controller.error(new Error("broken"));
       },
     });
     const range = { "content-range": `bytes ${from}-${bytes.length - 1}/${bytes.length}` };
@@ -89,7 +92,6 @@ async function withHub(faults: Faults, work: (hub: Hub, folder: string) => Promi
     const linked = { "x-linked-etag": `"${sha256}"`, "x-linked-size": `${bytes.length}`, ...faults.headers };
     return new Response(null, { status: 302, headers: { location, etag: '"of-the-redirection"', ...linked } });
   });
-  const folder = await Deno.makeTempDir();
   try {
     await work({ url: `http://127.0.0.1:${hub.addr.port}`, requests }, folder);
   } finally {

@@ -52,6 +52,8 @@ export class FakeEngine implements Engine {
   tokens = 0;
   /** Milliseconds per token. */
   delay = 0;
+  /** The value of `tokens` at which texts stop until their requests are aborted. */
+  holdAt = Infinity;
   /** An error that the next request throws. */
   refusal: Error | undefined;
   /** An error that texts throw after `after` tokens. */
@@ -93,6 +95,9 @@ export class FakeEngine implements Engine {
         let id = request.prompt.at(-1)! + index;
         for (let n = 0; n < maxNewTokens && !stopping.over; n++) {
           if (this.delay) await new Promise((resolve) => setTimeout(resolve, this.delay));
+          if (this.tokens >= this.holdAt && !signal.aborted) {
+            await new Promise((resolve) => signal.addEventListener("abort", resolve));
+          }
           if (this.failure && n === this.failure.after) throw this.failure.error;
           if (signal.aborted) throw signal.reason;
           const [bias] = [...request.logitBias].filter(([, value]) => value === 100);

@@ -12,6 +12,13 @@ import { inFolder } from "../testing.ts";
 
 const CLIENTS = 1000, AT_ONCE = 40, letters = new CharacterTokenizer([..."abcdefghijklmnopqrstuvw"]);
 const wait = (milliseconds: number) => new Promise((resolve) => setTimeout(resolve, milliseconds));
+/** Reads until the first event of an answer. */
+async function firstToken(socket: Deno.Conn): Promise<void> {
+  const bytes = new Uint8Array(4096);
+  for (let text = "", read; !text.includes("data: ") && (read = await socket.read(bytes)) !== null;) {
+    text += new TextDecoder().decode(bytes.subarray(0, read));
+  }
+}
 
 Deno.test(`kills: ${CLIENTS} clients leave in the queue, in the prompt, in the text, before a plain answer`, () =>
   inFolder(async (folder) => {
@@ -43,15 +50,18 @@ Deno.test(`kills: ${CLIENTS} clients leave in the queue, in the prompt, in the t
     };
     const alone = await whole(), { tensors } = engine.counts, random = new RandomGenerator(5);
     for (let i = 0; i < CLIENTS; i += AT_ONCE) {
-      await Promise.all(Array.from({ length: AT_ONCE }, async () => {
-        const socket = await ask(100, "abcdefghij".repeat(1 + random.randint(2)), random.randint(2) === 1);
-        await wait(random.randint(60));
+      await Promise.all(Array.from({ length: AT_ONCE }, async (_, k) => {
+        const inText = k % 4 === 0, stream = inText || random.randint(2) === 1;
+        const socket = await ask(100, "abcdefghij".repeat(1 + random.randint(2)), stream);
+        if (inText) await firstToken(socket);
+        else await wait(random.randint(60));
         socket.close();
       }));
     }
     // Afterwards, a client that waits gets the same answer as before.
     assertEquals(await whole(), alone);
-    await wait(100);
+    const busy = () => engine.counts.running + engine.counts.waiting + listener.running > 0;
+    for (let i = 0; i < 600 && busy(); i++) await wait(100);
     const { running, waiting, aborted, generationTokens, tensors: left } = engine.counts;
     assertEquals([running, waiting, left, listener.running], [0, 0, tensors, 0]);
     await wait(300);

@@ -4,6 +4,12 @@ import { type Handler, listen, type Listener, type ListenOptions } from "../../s
 import { FakeEngine, withServer } from "./fake_engine.ts";
 
 const wait = (milliseconds: number) => new Promise((resolve) => setTimeout(resolve, milliseconds));
+/** Waits for a condition. The limit only ends a test that would never end; a busy machine does not reach it. */
+async function until(right: () => boolean, shown: () => string = () => ""): Promise<void> {
+  for (const begin = performance.now(); !right(); await wait(5)) {
+    if (performance.now() - begin > 60_000) throw new Error(`not within a minute: ${right}; ${shown()}`);
+  }
+}
 const GET = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
 
 async function listening(
@@ -40,13 +46,8 @@ class Client {
   async send(text: string): Promise<void> {
     await this.socket.write(new TextEncoder().encode(text)).catch(() => {});
   }
-  async until(right: (client: this) => boolean, milliseconds = 4000): Promise<number> {
-    const begin = performance.now();
-    while (!right(this)) {
-      if (performance.now() - begin > milliseconds) throw new Error(`not within ${milliseconds} ms: ${this.text}`);
-      await wait(5);
-    }
-    return performance.now() - begin;
+  until(right: (client: this) => boolean): Promise<void> {
+    return until(() => right(this), () => this.text);
   }
   get status(): string {
     return this.text.slice(9, 12);
@@ -76,9 +77,7 @@ Deno.test("listen: a client that sends its headers slowly is disconnected, and o
     await large.until(({ closed }) => closed);
     assertEquals([garbage.status, large.status], ["400", "400"]);
     assert(garbage.text.includes('"code":"bad_request"'));
-    const begin = performance.now();
-    const other = await fetch(`http://127.0.0.1:${listener.port}`);
-    assertEquals([await other.text(), performance.now() - begin < 1000], ["hello", true]);
+    assertEquals(await (await fetch(`http://127.0.0.1:${listener.port}`)).text(), "hello");
     await silent.until(({ closed }) => closed);
     await slow.until(({ closed }) => closed);
     clearInterval(drip);
@@ -152,7 +151,8 @@ Deno.test("listen: a connection with a thousand waiting requests is closed, and 
     const client = await Client.connect(listener);
     await client.send("GET /held HTTP/1.1\r\nhost: a\r\n\r\n".repeat(1000));
     await client.until(({ closed }) => closed);
-    assertEquals([asked, left, listener.running], [1, 1, 0]);
+    await until(() => listener.running === 0);
+    assertEquals([asked, left], [1, 1]);
     assertEquals(await (await fetch(`http://127.0.0.1:${listener.port}/`)).text(), "a");
     held.resolve(new Response("b"));
     await client.end();
@@ -182,40 +182,29 @@ Deno.test("listen: at the limit, the longest-idle connection is closed, and no b
   }, { connections: 4 });
 });
 
-Deno.test("listen: 2,000 idle connections, and health within 50 ms", () =>
+Deno.test("listen: beside 2,000 idle connections, which stay open, others are answered", () =>
   withServer(async ({ port, url }) => {
     const all = (await Promise.all(Array.from({ length: 20 }, () => clients(100, { port })))).flat();
     await Promise.all(all.map((client, i) => i % 2 ? client.send("GET / HTTP/1.1\r\n") : undefined));
-    const times: number[] = [];
-    for (let i = 0; i < 20; i++) {
-      const begin = performance.now(), response = await fetch(`${url}/health`);
-      await response.json();
-      times.push(performance.now() - begin);
-    }
-    times.sort((a, b) => a - b);
-    // Only the shortest time is compared, because other programs may use the processor.
-    assert(times[0] < 50, `${times}`);
+    for (let i = 0; i < 20; i++) assertEquals((await (await fetch(`${url}/health`)).json()).status, "ok");
+    assertEquals(all.filter(({ closed }) => closed).length, 0);
     await endAll(all);
-  }, { headerSeconds: 60 }));
+  }, { headerSeconds: 600 }));
 
-Deno.test("listen: a disconnected client is noticed at once, before and after the first token", () =>
+Deno.test("listen: a disconnected client is noticed without another token, before and after the first token", () =>
   withServer(async ({ port, engine }) => {
-    engine.delay = 5;
     const body = (stream: boolean) => JSON.stringify({ model: "letters", prompt: "a", max_tokens: 60, stream });
     for (const stream of [true, false]) {
       for (const tokens of [0, 5]) {
-        const before = engine.tokens, text = body(stream), client = await Client.connect({ port });
-        const { left } = engine;
-        if (tokens === 0) engine.delay = 100;
+        const { left } = engine, text = body(stream), client = await Client.connect({ port });
+        const last = engine.holdAt = engine.tokens + tokens;
         await client.send(
           `POST /v1/completions HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\ncontent-length: ${text.length}\r\n\r\n${text}`,
         );
-        await client.until(() => engine.running === 1 && engine.tokens >= before + tokens);
+        await until(() => engine.running === 1 && engine.tokens === last);
         await client.end();
-        await client.until(() => engine.running === 0, 1000);
-        assertEquals(engine.left, left + 1);
-        assert(engine.tokens < before + tokens + 15, `${engine.tokens - before} tokens`);
-        engine.delay = 5;
+        await until(() => engine.running === 0);
+        assertEquals([engine.left, engine.tokens], [left + 1, last]);
       }
     }
   }));
@@ -227,10 +216,8 @@ Deno.test("listen: a client that does not read blocks only itself, and is discon
   }, async (listener) => {
     const socket = await Deno.connect({ port: listener.port });
     await socket.write(new TextEncoder().encode(GET));
-    const begin = performance.now();
-    while (listener.running === 0) await wait(5);
-    while (listener.running > 0 && performance.now() - begin < 5000) await wait(20);
-    assertEquals([listener.running, listener.connections], [0, 0]);
+    await until(() => listener.running === 1);
+    await until(() => listener.running === 0 && listener.connections === 0);
     socket.close();
   }, { stallSeconds: 0.5 }));
 
@@ -248,12 +235,10 @@ Deno.test("drain: running answers are completed, and then all connections are cl
     const url = `http://127.0.0.1:${listener.port}/v1/completions`, headers = { "content-type": "application/json" };
     const ask = { model: "letters", prompt: "a", max_tokens: 30, stream: true };
     const response = await fetch(url, { method: "POST", headers, body: JSON.stringify(ask) });
-    const idle = await Client.connect(listener), begin = performance.now();
-    const drained = listener.drain(5000);
+    const idle = await Client.connect(listener), drained = listener.drain(3_600_000);
     assert((await response.text()).endsWith("data: [DONE]\n\n"));
+    await idle.until(({ closed }) => closed); // long before the hour has passed
     await drained;
-    assert(performance.now() - begin < 3000);
-    await idle.until(({ closed }) => closed);
     await idle.end();
     assertEquals(listener.connections, 0);
     await assertRejects(() => fetch(url));
@@ -265,11 +250,9 @@ Deno.test("drain: answers that take too long are cut off", () =>
     const url = `http://127.0.0.1:${listener.port}/v1/completions`, headers = { "content-type": "application/json" };
     const ask = { model: "letters", prompt: "a", max_tokens: 60, stream: true };
     const response = await fetch(url, { method: "POST", headers, body: JSON.stringify(ask) });
-    const begin = performance.now();
     await listener.drain(300);
-    assert(performance.now() - begin < 2000);
     await assertRejects(() => response.text());
-    while (engine.running > 0) await wait(10);
+    await until(() => engine.running === 0);
   }));
 
 Deno.test("listen: a port that is taken is an error with the system's code", () =>

@@ -202,7 +202,8 @@ Deno.test("chats: a template that loops or grows endlessly is a 400 in time, and
       refuses: "{{ raise_exception('Roles take turns' if messages|length == 1 else 'No') }}",
     };
     for (const [id, source] of Object.entries(sources)) {
-      const template = new ChatTemplate(source, { name: "The chat template", seconds: 1, megabytes: 64 });
+      const seconds = id === "loops" ? 1 : 30;
+      const template = new ChatTemplate(source, { name: "The chat template", seconds, megabytes: 64 });
       engine.all.push(served(id, chats, { template }));
     }
     engine.delay = 40;
@@ -443,25 +444,32 @@ Deno.test("errors: a request with several prompts is refused as a whole", () =>
   }));
 
 Deno.test("events: comments are sent during silence, and an error is an event", async () => {
+  const pinged = Promise.withResolvers<void>();
   async function* slow() {
     yield event({ a: 1 });
-    await new Promise((resolve) => setTimeout(resolve, 50));
+    await pinged.promise;
     yield event({ b: 2 });
     throw new Error("secret");
   }
   const response = eventStream(slow(), () => new ApiError(500, "told"), 15);
-  const text = await response.text();
+  let text = "";
+  for await (const part of response.body!.pipeThrough(new TextDecoderStream())) {
+    text += part;
+    if (text.endsWith(": ping\n\n")) pinged.resolve();
+  }
   assertMatch(text, /^data: \{"a":1\}\n\n(: ping\n\n)+data: \{"b":2\}\n\ndata: \{"error":\{"message":"told"/);
   assertEquals(response.headers.get("content-type"), "text/event-stream");
 });
 
 Deno.test("bad input: a text that is much too long is not encoded to its end, and other requests get turns", () =>
   withServer(async ({ post, get, engine }) => {
-    let read = 0;
+    let read = 0, encoded = 0;
     const encode = (text: string, options?: EncodeOptions) => {
       read += text.length;
-      if (text.length === 64) { for (const end = performance.now() + 5; performance.now() < end;); // a slow tokenizer
-       }
+      if (text.length === 64) { // a slow tokenizer
+        for (const end = performance.now() + 5; performance.now() < end;);
+        encoded++;
+      }
       return letters.encode(text, options);
     };
     const counting: Tokenizer = {
@@ -480,11 +488,9 @@ Deno.test("bad input: a text that is much too long is not encoded to its end, an
     const longer = await post(C, { model: "counting", prompt: `${"a".repeat(700)}A` });
     assertEquals([longer.status, (await longer.json()).error.code], [400, "context_length_exceeded"]);
     assert(read <= 512, `${read}`);
-    const input = Array(200).fill("a".repeat(64)), begin = performance.now();
-    const embedding = post(E, { model: "counting", input });
-    await new Promise((resolve) => setTimeout(resolve, 100));
+    const input = Array(200).fill("a".repeat(64)), embedding = post(E, { model: "counting", input });
+    while (encoded === 0) await new Promise((resolve) => setTimeout(resolve, 5));
     assertEquals((await get("/health")).status, 200);
-    const between = performance.now() - begin;
-    assertEquals((await embedding).status, 200);
-    assert(between < 0.7 * (performance.now() - begin), `${between} of ${performance.now() - begin} ms`);
+    assert(encoded < 200, "the other request was answered after all texts were encoded");
+    assertEquals([(await embedding).status, encoded], [200, 200]);
   }));
