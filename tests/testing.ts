@@ -111,6 +111,12 @@ export async function finished(child: Deno.ChildProcess): Promise<{ code: number
 export const runCommand = (name: string, ...args: string[]): ReturnType<typeof finished> =>
   finished(startCommand(name, args));
 
+/** Milliseconds of processor time that this process has used. It does not advance while other programs run. */
+export function processorTime(): number {
+  const { user, system } = process.cpuUsage();
+  return (user + system) / 1000;
+}
+
 /**
  * Damages a file at a place, in a random way: flips a bit, sets a byte, truncates the file, inserts, removes or repeats
  * some bytes, or applies one of `own`, changes specific to the format. May change `bytes` in place.

@@ -18,6 +18,8 @@ interface Browser {
 /** A browser context. Its pages share the origin private file system. */
 interface Context {
   newPage(): Promise<Page>;
+  /** Sets the limit in milliseconds for everything that a page waits for. */
+  setDefaultTimeout(limit: number): void;
 }
 export interface Page {
   goto(url: string): Promise<unknown>;
@@ -40,11 +42,10 @@ export interface Page {
     work: (argument: Argument) => Result,
     argument?: Argument,
   ): Promise<Awaited<Result>>;
-  /** Resolves when `condition` returns true; throws after `timeout` milliseconds. */
+  /** Resolves when `condition` returns true. */
   waitForFunction<Argument>(
     condition: (argument: Argument) => unknown,
     argument?: Argument,
-    options?: { timeout: number },
   ): Promise<unknown>;
   on(event: "pageerror", listener: (error: Error) => void): void;
   on(event: "console", listener: (message: { type(): string; text(): string }) => void): void;
@@ -98,6 +99,7 @@ export function browserTest(
       const browser = await openBrowser(), errors: Error[] = [];
       try {
         const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, colorScheme });
+        context.setDefaultTimeout(120_000); // a busy machine trains slowly
         const page = await context.newPage();
         page.on("pageerror", (error) => errors.push(error));
         await page.goto(server.url);

@@ -89,9 +89,10 @@ Deno.test("Ctrl-C stops prepare, and the same command finishes it", () =>
     await Deno.writeTextFile(`${folder}/text.txt`, sentence.repeat(2_000_000)); // 90 MB: two seconds
     const args = [`--input=${folder}/text.txt`, `--out_dir=${folder}/data`, "--threads=1"];
     const child = command("prepare", args).spawn();
-    while (!await Deno.stat(`${folder}/data/train.bin.part`).then(({ size }) => size > 0, () => false)) {
-      await new Promise((resolve) => setTimeout(resolve, 10));
-    }
+    const begun = () => Deno.stat(`${folder}/data/train.bin.part`).then(({ size }) => size > 0, () => false);
+    let ended = false;
+    void child.status.then(() => ended = true);
+    while (!ended && !await begun()) await new Promise((resolve) => setTimeout(resolve, 10));
     child.kill("SIGINT");
     const stopped = decode(await child.output());
     assertEquals([stopped.code, stopped.err], [130, ""]);

@@ -3,7 +3,7 @@
  */
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { createDevice } from "../../src/device/create.ts";
-import { openDevice } from "../testing.ts";
+import { openDevice, processorTime } from "../testing.ts";
 import { DeviceError } from "../../src/errors.ts";
 import { GPT, type GPTConfig } from "../../src/gpt.ts";
 import { checkInference, inferenceNeeds } from "../../src/generate/memory.ts";
@@ -65,7 +65,7 @@ Deno.test("the estimate counts two bytes less for each key and value in bf16", a
 });
 
 Deno.test("a model that does not fit is rejected with figures, before anything is allocated", async () => {
-  const device = await createDevice("cpu", { threads: 1 }), begin = performance.now();
+  const device = await createDevice("cpu", { threads: 1 }), begin = processorTime();
   const refused = async (config: Partial<GPTConfig>, weights: "f32" | "bf16", message: string) =>
     (await assertRejects(() => checkInference(config, { device, weights }), DeviceError, message)).message;
   // GPT-2 XL's matrices, 12·C² per layer and V·C, take two bytes per element; keys and values, 2·C per token and layer,
@@ -88,7 +88,7 @@ Deno.test("a model that does not fit is rejected with figures, before anything i
   // This exceeds the memory by little, so only the rehearsal notices it, not the quick check before. With a block size
   // of 1024, keys and values of 48 layers take 0.6 GiB.
   await refused({ ...GPT2_XL, blockSize: 1800 }, "bf16", "weights in bf16, takes 4.");
-  assert(performance.now() - begin < 5000);
+  assert(processorTime() - begin < 5000);
   assertEquals(device.memory().reserved, 0);
 
   const quarter = device.empty([2 ** 28]); // a reservation: its pages are never touched

@@ -62,18 +62,20 @@ Deno.test("files: uploads in progress count towards a key's storage", () =>
       const stored = store.file(await upload("a"))!;
       store.addFile({ ...stored, id: "file-large", bytes: 2 * 2 ** 30 - 500 });
       const { headers, body } = form(purpose, fileOf("b".repeat(400)));
-      const bytes = new TextEncoder().encode(body), rest = Promise.withResolvers<void>();
+      const bytes = new TextEncoder().encode(body), waiting = Promise.withResolvers<void>();
+      const rest = Promise.withResolvers<void>(), parts = [bytes.subarray(0, -60), bytes.subarray(-60, -50)];
       const slow = new ReadableStream<Uint8Array>({
         async pull(controller) {
-          controller.enqueue(bytes.subarray(0, -60));
-          controller.enqueue(bytes.subarray(-60, -50));
+          const part = parts.shift();
+          if (part) return controller.enqueue(part);
+          waiting.resolve(); // the server has counted both parts, and asks for more
           await rest.promise;
           controller.enqueue(bytes.subarray(-50));
           controller.close();
         },
       }, { highWaterMark: 0 });
       const first = fetch("POST", "/v1/files", { headers, body: slow });
-      await new Promise((resolve) => setTimeout(resolve, 100));
+      await waiting.promise;
       const { error } = await (await fetch("POST", "/v1/files", { headers, body })).json();
       assertEquals([error.code, error.param], ["storage_limit_exceeded", "file"]);
       assertEquals((await fetch("POST", "/v1/files", { headers, body }, "two")).status, 200);

@@ -112,7 +112,7 @@ export async function withJobs(
       return id;
     },
     async until(id, ...statuses) {
-      for (let i = 0; i < 1200; i++) {
+      for (let i = 0; i < 6000; i++) {
         const job = await get(`/v1/fine_tuning/jobs/${id}`);
         if (statuses.includes(job.status)) return job;
         assert(!/failed|cancelled|succeeded/.test(job.status), JSON.stringify([job, errors]));

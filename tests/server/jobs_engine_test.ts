@@ -72,7 +72,7 @@ Deno.test("jobs: fine-tuned models are served, also after a restart, and fine-tu
           ...{ hyperparameters: { n_epochs: 1 }, metadata: null, ...more },
         };
         const { id } = await jobs.create("one", request, { mark: "", again: false });
-        for (let i = 0; i < 600; i++) {
+        for (let i = 0; i < 6000; i++) {
           const { status, state: { tuned, error } } = jobs.find(id, "one");
           assertEquals(error, undefined);
           if (status === "succeeded") return tuned!;

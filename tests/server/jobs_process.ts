@@ -1,4 +1,7 @@
-/** A server process for tests: it resumes the jobs of a folder and prints a line for each event until it is killed. */
+/**
+ * A server process for tests: it resumes the jobs of the folder in the first argument, and prints a line for each event.
+ * When there are as many events as the second argument says, it kills itself.
+ */
 import { withJobs } from "./jobs_client.ts";
 
 await withJobs(Deno.args[0], async ({ jobs: { store } }) => {
@@ -10,6 +13,7 @@ await withJobs(Deno.args[0], async ({ jobs: { store } }) => {
         told.add(event.id);
       }
     }
+    if (told.size >= Number(Deno.args[1])) Deno.kill(Deno.pid, "SIGKILL");
     await new Promise((resolve) => setTimeout(resolve, 5));
   }
 });

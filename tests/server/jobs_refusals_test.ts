@@ -147,13 +147,14 @@ Deno.test("jobs: a failed or cancelled job leaves nothing on the disk", () =>
           training_file: bad,
         });
       await until(failed, "failed");
-      const { id: cancelled } = await post(JOBS, { model: "m", training_file: await upload(completions(400)) });
+      const training_file = await upload(completions(2000)), hyperparameters = { n_epochs: 50, batch_size: 1 };
+      const { id: cancelled } = await post(JOBS, { model: "m", training_file, hyperparameters });
       await until(cancelled, "running");
       await post(`${JOBS}/${cancelled}/cancel`);
       const left = () =>
         [failed, cancelled].flatMap((id) => [...Deno.readDirSync(`${folder}/jobs/jobs/${id}`)].map(({ name }) => name))
           .filter((name) => name !== "checkpoints");
-      for (let i = 0; i < 500 && left().length > 0; i++) await new Promise((resolve) => setTimeout(resolve, 20));
+      for (let i = 0; i < 3000 && left().length > 0; i++) await new Promise((resolve) => setTimeout(resolve, 20));
       assertEquals(left(), []);
     })
   ));
