@@ -83,7 +83,8 @@ for (const colorScheme of ["light", "dark"] as const) {
     await textIs(page, "write-state", "5 tokens");
     await page.waitForFunction(() => document.getElementById("go")!.textContent === "Continue");
     assertEquals(await valueOf(page, "manuscript"), "hello abcdef");
-    const { temperature, seed, maxNewTokens, topLogprobs } = server.engine.requests.at(-1)!;
+    await textIs(page, "bars-note", "Choose a token to insert"); // the page has requested the next token's distribution
+    const { temperature, seed, maxNewTokens, topLogprobs } = server.engine.requests.at(-2)!;
     assertEquals([temperature, seed, maxNewTokens, topLogprobs], [0.5, 77, 5, 20]);
     const shades = await page.evaluate(() =>
       [...document.querySelectorAll("#shade span")].map(({ textContent, className }) => [textContent, className.trim()])
@@ -137,7 +138,7 @@ for (const colorScheme of ["light", "dark"] as const) {
     assertEquals((await valueOf(page, "manuscript")).length, 580);
 
     // Stopping does not remove the text that has been generated, and aborts the engine's request.
-    server.engine.holdAt = server.engine.tokens + 3;
+    server.engine.holdAt = server.engine.tokens + 5; // the page may request one for the bars
     await page.click("#go");
     await page.waitForFunction(() => (document.getElementById("manuscript") as HTMLTextAreaElement).value.length > 582);
     await page.press("#manuscript", "Escape");
@@ -192,7 +193,7 @@ for (const colorScheme of ["light", "dark"] as const) {
     assertEquals(row.prompt.map(({ role }: { role: string }) => role), ["user", "assistant", "user"]);
     assertEquals([row.chosen, row.rejected], rivals.toReversed().map((content) => [{ role: "assistant", content }]));
 
-    server.engine.holdAt = server.engine.tokens + 2;
+    server.engine.holdAt = server.engine.tokens + 3;
     await page.selectOption("#model", "chats");
     await page.fill("#draft", "stop");
     await page.press("#draft", "Enter");
