@@ -11,7 +11,7 @@ import { type Head, type HeadDescription, scores } from "./head_description.ts";
 import { headBatch, HeadRows } from "./head_rows.ts";
 import { pooled } from "./heads.ts";
 import { CapturedPasses } from "./policy.ts";
-import { afterPrompt, RewardWorker, type Sample } from "./reward_worker.ts";
+import { afterPrompt, RewardProcess, type Sample } from "./reward_process.ts";
 
 export type { Sample };
 
@@ -76,13 +76,12 @@ export function plainReward(name: string, score: (sample: Sample) => number | Pr
  * export default (prompt: string, completion: string): number => words.filter((word) => completion.includes(word)).length;
  * ```
  *
- * The function runs in a worker without permissions: it cannot access files, the network or the environment. Modules
- * that it imports, and JSON or text imported with an import attribute, are loaded before it runs. A call that takes too
- * long fails, and the next call starts a new worker; an endless loop keeps running in its thread until the process ends.
- * The memory of the function is not limited.
+ * The function runs in a process of its own without permissions: it cannot access files, the network or the
+ * environment, and its heap is limited to 1 GB. Modules that it imports, and JSON or text imported with an import
+ * attribute, are loaded before it runs. A call that takes too long fails and ends the process; the next call starts a
+ * new one. What the function logs is printed on the standard error.
  *
- * Workers without permissions exist only in Deno, with the flag `--unstable-worker-options` or `"unstable":
- * ["worker-options"]` in deno.json. Without it, Deno ends the process.
+ * This works only in Deno, with the permission `--allow-run=deno`.
  *
  * @example
  * ```ts ignore
@@ -93,12 +92,12 @@ export function plainReward(name: string, score: (sample: Sample) => number | Pr
 export class RewardFunction implements Reward {
   readonly name: string;
   readonly weight: number;
-  readonly #worker: RewardWorker;
+  readonly #process: RewardProcess;
 
-  private constructor(worker: RewardWorker, name: string, weight: number) {
+  private constructor(process: RewardProcess, name: string, weight: number) {
     this.name = name;
     this.weight = weight;
-    this.#worker = worker;
+    this.#process = process;
   }
 
   /**
@@ -112,17 +111,17 @@ export class RewardFunction implements Reward {
     path: string,
     { name = fileName(path), weight = 1, seconds = 30 }: RewardOptions & { readonly seconds?: number } = {},
   ): Promise<RewardFunction> {
-    const worker = new RewardWorker(path, seconds);
-    await worker.open();
-    return new RewardFunction(worker, name, checkedWeight(name, weight));
+    const process = new RewardProcess(path, seconds);
+    await process.open();
+    return new RewardFunction(process, name, checkedWeight(name, weight));
   }
 
   score(samples: readonly Sample[], options?: { readonly signal?: AbortSignal }): Promise<Float64Array> {
-    return this.#worker.score(samples, options);
+    return this.#process.score(samples, options);
   }
-  /** Ends the worker. */
+  /** Ends the process. */
   [Symbol.dispose](): void {
-    this.#worker[Symbol.dispose]();
+    this.#process[Symbol.dispose]();
   }
 }
 

@@ -265,9 +265,9 @@ Deno.test("deno.json's tasks are made of a few shared strings, and no task has a
     "sample:dawn": `${sample}${ffi}/sample.ts --device=webgpu:dawn`,
     chat: `${fast}${sample}src/cli/chat.ts`,
     "chat:dawn": `${sample}${ffi}/chat.ts --device=webgpu:dawn`,
-    finetune: `${fast}${sample}src/cli/finetune.ts`,
-    "finetune:dawn": `${sample}${ffi}/finetune.ts --device=webgpu:dawn`,
-    "finetune:native": `${fast}${sample}${ffi}/finetune.ts --native`,
+    finetune: `${fast}${sample}${itself}src/cli/finetune.ts`,
+    "finetune:dawn": `${sample}${itself}${ffi}/finetune.ts --device=webgpu:dawn`,
+    "finetune:native": `${fast}${sample}${itself}${ffi}/finetune.ts --native`,
     serve:
       `${fast}${run}${files}--allow-net=127.0.0.1,${hub} --allow-sys=systemMemoryInfo,statfs ${cache},INIT_CWD src/cli/serve.ts`,
     "serve:lan":

@@ -56,8 +56,13 @@ const CASES = `export default (prompt: string) => {
   if (prompt === "fetch") return fetch("http://127.0.0.1:9000");
   if (prompt === "env") return Deno.env.get("HOME");
   if (prompt === "import") return import(String("node:fs")).then((fs) => fs.readFileSync("/etc/hostname").length);
+  if (prompt === "pid") return Deno.pid;
   if (prompt === "hang") for (;;);
   if (prompt === "wait") return new Promise(() => {});
+  if (prompt === "fill") for (const all: unknown[] = [];;) all.push(new Array(1e6).fill(0.5));
+  if (prompt === "exit") Deno.exit(3);
+  if (prompt === "later") return new Promise(() => setTimeout(() => { throw new Error("no call is there to catch this"); }));
+  if (prompt === "print") Deno.stdout.writeSync(new TextEncoder().encode("hello "));
   return prompt.length;
 };`;
 
@@ -95,19 +100,39 @@ Deno.test("a reward function cannot read, write, use the network or the environm
     }
   }));
 
-Deno.test("a reward function that hangs is ended after its time limit, and the next call starts a new worker", () =>
+Deno.test("a reward function that hangs is ended after its time limit, and the next call starts a new process", () =>
   withFunction(CASES, async (reward) => {
     for (const prompt of ["hang", "wait"]) {
+      const [pid] = await reward.score([sample("pid")]);
       const message = await failure(reward, [sample("ok"), sample("fine"), sample(prompt)]);
       assertStringIncludes(message, "takes more than 2 seconds for one completion");
       assertStringIncludes(message, `"${prompt}"`);
       assertEquals([...await reward.score([sample("works")])], [5]);
+      const { success: runs } = await new Deno.Command("sh", { args: ["-c", `kill -0 ${pid}`], stderr: "null" })
+        .output();
+      assertEquals(runs, false, "the process of the first call still runs");
     }
     const controller = new AbortController(), { signal } = controller;
     const waiting = reward.score([sample("wait")], { signal });
     controller.abort(new Error("stopped"));
     await assertRejects(() => waiting, Error, "stopped");
   }, 2));
+
+Deno.test("a reward function that ends its process, fills its heap or writes results of its own fails, and the next call starts a new process", () =>
+  withFunction(CASES, async (reward) => {
+    const cases = [
+      ["exit", "has ended its process with code 3"],
+      ["later", "has ended its process with code 1"],
+      ["fill", "(its heap is limited to 1024 MB)"],
+      ["print", "has written to the standard output, which is reserved for scores"],
+    ];
+    for (const [prompt, what] of cases) {
+      const message = await failure(reward, [sample("fine"), sample(prompt)]);
+      assertStringIncludes(message, what);
+      assertStringIncludes(message, `"${prompt}"`);
+      assertEquals([...await reward.score([sample("works")])], [5]);
+    }
+  }));
 
 Deno.test("a process suspended for longer than the time limit does not make a reward function time out", () =>
   withFunction(CASES, async (reward) => {

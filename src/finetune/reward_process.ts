@@ -1,0 +1,215 @@
+/**
+ * Runs a function from a file in a process of its own without permissions: it cannot access files, the network or the
+ * environment.
+ *
+ * A worker would not be enough. Deno cannot end a worker in an endless loop. Only web workers can run without
+ * permissions, and if their heap fills up, Deno ends the whole process.
+ */
+import type { Words } from "../data/examples.ts";
+import { ConfigError, TrainingError } from "../errors.ts";
+import { Turns } from "../files/files.ts";
+import { reason } from "../files/reason.ts";
+import { shown } from "../files/shown.ts";
+import { builtin } from "../files/system.ts";
+
+/** A completion to be scored. */
+export interface Sample {
+  /** The prompt. */ readonly prompt: Words;
+  /** The policy's completion, without special tokens. */ readonly completion: string;
+  /** The tokens of prompt and completion, including special tokens. */ readonly ids: Int32Array;
+  /** The number of tokens in the prompt. */ readonly from: number;
+  /** Whether the completion has its end token, and was not cut off. */ readonly ended: boolean;
+  /** The further columns of the prompt's row. */ readonly more?: Readonly<Record<string, unknown>>;
+}
+
+/** The end of an error message, which names the sample's prompt. */
+export const afterPrompt = ({ prompt }: Sample): string => {
+  const text = typeof prompt === "string" ? prompt : prompt.at(-1)?.content ?? "";
+  return `after the prompt "${shown(text)}"`;
+};
+
+/** A line from the process. The first one says whether the function was loaded. */
+interface Reply {
+  /** The score of a sample. */ readonly score?: number;
+  /** The reason why there is no score, or no function. */ readonly failed?: string;
+}
+
+interface Running {
+  readonly process: Deno.ChildProcess;
+  readonly requests: WritableStreamDefaultWriter<Uint8Array<ArrayBuffer>>;
+  readonly replies: ReadableStreamDefaultReader<string>;
+}
+
+/**
+ * The program of the process. It imports the function's file by a literal name, because such an import needs no
+ * permission. Afterwards it gives up the permission to import from well-known hosts, which every process has.
+ */
+const sourceOf = (url: string) =>
+  `const reply = (what) => Deno.stdout.writeSync(new TextEncoder().encode(JSON.stringify(what) + "\\n"));
+for (const name of ["log", "info", "debug"]) console[name] = console.error; // replies go to the standard output
+Deno.addSignalListener("SIGINT", () => {}); // the parent decides what Ctrl-C does
+const { default: score } = await import(${JSON.stringify(url)}).catch((error) => {
+  const where = String(error?.message ?? error).replace(/\\n.*(?=\\n)/s, ""); // without the lines of the source
+  reply({ failed: where.replace(/\\s+/g, " ") });
+  Deno.exit();
+});
+await Deno.permissions.revoke({ name: "import" });
+reply(typeof score === "function" ? {} : { failed: "its default export is not a function" });
+let line = "";
+for await (const text of Deno.stdin.readable.pipeThrough(new TextDecoderStream())) {
+  line += text;
+  if (!line.endsWith("\\n")) continue;
+  const sample = JSON.parse(line);
+  line = "";
+  sample.ids = Int32Array.from(sample.ids);
+  try {
+    const given = await score(sample.prompt, sample.completion, sample);
+    if (Number.isFinite(given)) reply({ score: given });
+    else reply({ failed: "gives " + (typeof given === "string" ? JSON.stringify(given) : given) + ", expected a finite number" });
+  } catch (error) {
+    const message = String(error?.message ?? error).replace(/, run again with .*|\\n.*/s, "");
+    reply({ failed: (error?.name === "NotCapable" ? "tried something that it has no permission for: " : "has failed: ") + message });
+  }
+}
+Deno.exit();`;
+
+/** The time limit for loading the function is at least this long, in seconds: its imports may have to be downloaded. */
+const LOADING = 30;
+
+/** The largest heap of the process, in MB. */
+const MEGABYTES = 1024;
+
+/** The longest reply, in characters. */
+const LONGEST = 2 ** 16;
+
+/** A time limit is measured in this many ticks of a timer. */
+const TICKS = 20;
+
+/** A function from a file. The first call starts the process; if the process has ended, the next call starts a new one. */
+export class RewardProcess implements Disposable {
+  readonly #turns = new Turns();
+  #running: Running | undefined;
+
+  /**
+   * Stores the options. The process is started later.
+   * @param path a module whose default export is the function
+   * @param seconds time limit of a call
+   */
+  constructor(readonly path: string, readonly seconds: number) {}
+
+  /** Starts the process, unless it is running. @throws {ConfigError} when the file cannot be used */
+  open(): Promise<void> {
+    return this.#turns.take(() => this.#start());
+  }
+
+  /**
+   * Calls the function for each sample, one after the other.
+   *
+   * @throws {TrainingError} naming the prompt, when the function fails, does not return a finite number, or takes too
+   *   long or too much memory, in which case the process is ended
+   * @throws the reason of `signal` when it aborts
+   */
+  score(samples: readonly Sample[], { signal }: { signal?: AbortSignal } = {}): Promise<Float64Array> {
+    return this.#turns.take(async () => {
+      const scores = new Float64Array(samples.length);
+      for (const [i, sample] of samples.entries()) {
+        signal?.throwIfAborted();
+        await this.#start(signal);
+        const line = JSON.stringify({ ...sample, ids: Array.from(sample.ids) });
+        const { score, failed } = await this.#ask(line, { seconds: this.seconds, what: "for one completion", signal });
+        scores[i] = score ?? NaN;
+        if (Number.isFinite(scores[i])) continue;
+        throw new TrainingError(`The reward function ${this.path} ${failed}, ${afterPrompt(sample)}`);
+      }
+      return scores;
+    });
+  }
+
+  async #start(signal?: AbortSignal): Promise<void> {
+    if (this.#running) return;
+    if (!("Deno" in globalThis)) {
+      throw new ConfigError("Reward functions from files run only in Deno; elsewhere, pass a function to plainReward");
+    }
+    const unusable = (why: string) => new ConfigError(`${this.path} cannot be used as a reward function: ${why}`);
+    const { pathToFileURL } = builtin<{ pathToFileURL(path: string): URL }>("node:url");
+    const source = `data:text/javascript,${encodeURIComponent(sourceOf(pathToFileURL(this.path).href))}`;
+    let process: Deno.ChildProcess;
+    try {
+      process = new Deno.Command(Deno.execPath(), {
+        args: ["run", "--no-prompt", source],
+        env: { NO_COLOR: "1", DENO_V8_FLAGS: `--max-old-space-size=${MEGABYTES}` },
+        ...{ stdin: "piped", stdout: "piped", stderr: "inherit" },
+      }).spawn();
+    } catch (error) {
+      throw unusable(`its process does not start: ${reason(error)}`);
+    }
+    const requests = process.stdin.getWriter(),
+      replies = process.stdout.pipeThrough(new TextDecoderStream()).getReader();
+    process.unref();
+    const running = this.#running = { process, requests, replies };
+    void process.status.then(() => this.#running === running && (this.#running = undefined));
+    const { failed } = await this.#ask("", { seconds: Math.max(LOADING, this.seconds), what: "to load", signal });
+    if (failed === undefined) return;
+    this[Symbol.dispose]();
+    throw unusable(failed);
+  }
+
+  /** Sends a line, or nothing if it is empty, and waits for a reply. If none comes, the process is ended. */
+  async #ask(
+    line: string,
+    { seconds, what, signal }: { readonly seconds: number; readonly what: string; readonly signal?: AbortSignal },
+  ): Promise<Reply> {
+    const { promise, resolve, reject } = Promise.withResolvers<Reply>(), abort = () => reject(signal!.reason);
+    // Counts ticks instead of reading the clock: while the process is suspended (Ctrl-Z), there are no ticks, so a call
+    // does not time out when the process continues.
+    let ticks = 0;
+    const timer = setInterval(() => {
+      if (++ticks === TICKS) reject(new Error(`takes more than ${seconds} seconds ${what}`));
+    }, 1000 * seconds / TICKS);
+    signal?.addEventListener("abort", abort);
+    exchange(this.#running!, line).then(resolve, reject);
+    try {
+      return await promise;
+    } catch (error) {
+      this[Symbol.dispose]();
+      signal?.throwIfAborted();
+      return { failed: (error as Error).message };
+    } finally {
+      clearInterval(timer);
+      signal?.removeEventListener("abort", abort);
+    }
+  }
+
+  /** Ends the process. */
+  [Symbol.dispose](): void {
+    const running = this.#running;
+    this.#running = undefined;
+    try {
+      running?.process.kill("SIGKILL");
+    } catch {
+      // It has ended already.
+    }
+  }
+}
+
+/** Sends a line, or nothing if it is empty, and reads a reply. @throws {Error} when the process ends or does not reply */
+async function exchange({ process, requests, replies }: Running, line: string): Promise<Reply> {
+  if (line) requests.write(new TextEncoder().encode(`${line}\n`)).catch(() => {}); // if the process has ended, reading tells why
+  let text = "";
+  while (!text.endsWith("\n")) {
+    const { value, done } = await replies.read();
+    if (done) {
+      const { code, signal } = await process.status;
+      throw new Error(
+        `has ended its process with ${signal ?? `code ${code}`} (its heap is limited to ${MEGABYTES} MB)`,
+      );
+    }
+    text += value;
+    if (text.length > LONGEST) break;
+  }
+  try {
+    return { ...JSON.parse(text) };
+  } catch {
+    throw new Error("has written to the standard output, which is reserved for scores");
+  }
+}
