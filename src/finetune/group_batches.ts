@@ -129,7 +129,7 @@ export function groupArrays(
 ): MicroBatch["arrays"] {
   const { method, lossType, maxNewTokens, beta } = options, level = levelOf(options);
   const counts = rollouts.map((rollout) => learned(rollout, options)), all = spread(counts).mean * B;
-  const own = counts.slice(at, at + B), sum = Math.max(spread(own).sum, 1);
+  const own = counts.slice(at, at + B), total = spread(own).sum, sum = Math.max(total, 1);
   const rows = rollouts.slice(at, at + B).map(({ ids, from }, b) => ({ ids, from: own[b] === 0 ? ids.length : from }));
   const ids = rowArrays(rows, { lengths, batchSize: B, vocabSize }), [, T] = ids.tokens.shape;
   const shares: Record<PolicyLossType, (b: number) => number> = {
@@ -154,7 +154,7 @@ export function groupArrays(
   });
   const clipped = (sign: number) => {
     const counts = (b: number) => Math.sign(advantages[at + b]) === sign;
-    return level === "token" ? each((b) => counts(b) ? 1 / sum : 0) : one((b) => counts(b) ? 1 / B : 0);
+    return level === "token" ? each((b) => counts(b) ? 1 / own[b] : 0) : one((b) => Number(counts(b)));
   };
   return {
     ...ids,
@@ -166,6 +166,7 @@ export function groupArrays(
     mean: each(() => 1 / sum),
     low: clipped(-1),
     high: clipped(1),
+    texts: one((b) => level === "token" && total > 0 ? own[b] / total : 1 / B),
   };
 }
 

@@ -191,10 +191,10 @@ export class PolicyGradient extends RolloutTask {
   loss(model: GPT, batch: Readonly<Record<string, Tensor>>): LossAndOutputs {
     const { epsilon, epsilonHigh, delta, temperature, beta, useBiasCorrectionKl: biasCorrection } = this.#options;
     using scope = model.device.scope();
-    const { tokens, targets, old, reference, against, share, pool, mean, low, high } = batch;
+    const { tokens, targets, old, reference, against, share, pool, mean, low, high, texts } = batch;
     const { logprobs, entropy } = tokenLogprobs(model, { tokens, targets }, { temperature });
     const { loss, clipped, kl } = policyLoss(
-      { logprobs, old, reference, against, share, pool, mean, low, high },
+      { logprobs, old, reference, against, share, pool, mean, low, high, texts },
       { level: levelOf(this.#options), epsilon, epsilonHigh, delta, beta, biasCorrection },
     );
     const outputs = concat([...kl ? [kl] : [], reshape(sum(mul(entropy, mean)), [1]), clipped], { axis: 0 });

@@ -11,11 +11,11 @@
  * mean but not the right gradient. The factor r corrects the gradient; while π equals π_old, r is 1 and does not change
  * the value.
  */
-import { maximumShare } from "../../kernels/binary/kernel.ts";
+import { equal, maximumShare } from "../../kernels/binary/kernel.ts";
 import { noGrad } from "../engine/autograd.ts";
 import type { Tensor } from "../engine/tensor.ts";
 import { binary } from "../ops/broadcast.ts";
-import { add, concat, exp, maximum, mul, neg, reshape, sub, sum } from "../ops/mod.ts";
+import { add, concat, exp, max, maximum, mul, neg, reshape, sub, sum } from "../ops/mod.ts";
 
 /**
  * What a ratio is computed for: each token; or each text, from the mean (GSPO, arXiv:2507.18071) or the sum (RLOO) of
@@ -46,21 +46,26 @@ export interface PolicyLossInputs {
   /** Needed for ratios of texts: the weight of each token, 1 / n for a mean over n tokens, 1 for a sum. */
   readonly pool?: Tensor;
   /** The weight of each token in the mean KL. */ readonly mean: Tensor;
-  /** The weight of each ratio in the share of ratios clipped at 1 − ε_low; (B, 1) for ratios of texts. */
+  /** The weight of each ratio in its text's share of ratios clipped at 1 − ε_low; (B, 1) for ratios of texts. */
   readonly low: Tensor;
-  /** The weight of each ratio in the share of ratios clipped at 1 + ε_high; (B, 1) for ratios of texts. */
+  /** The weight of each ratio in its text's share of ratios clipped at 1 + ε_high; (B, 1) for ratios of texts. */
   readonly high: Tensor;
+  /** The weight of each text in the means of these shares, (B, 1); 0 for a text without ratios. */ readonly texts:
+    Tensor;
 }
 
-/** TRL's names of the shares of clipped ratios that {@linkcode policyLoss} returns: at 1 − ε_low, at 1 + ε_high, both. */
-export const CLIP_MEASURES = ["clip_ratio/low_mean", "clip_ratio/high_mean", "clip_ratio/region_mean"] as const;
+/** TRL's names of the shares of clipped ratios: at 1 − ε_low, at 1 + ε_high, and at either. */
+export const CLIP_MEASURES = [
+  ...["clip_ratio/low_mean", "clip_ratio/high_mean", "clip_ratio/region_mean", "clip_ratio/low_min"],
+  "clip_ratio/high_max",
+];
 
 /**
- * Computes the loss, (); the shares of clipped ratios, (3), named by {@linkcode CLIP_MEASURES}; and with a reference
- * the mean KL over tokens, (1).
+ * Computes the loss, (); the {@linkcode CLIP_MEASURES}, (5): means, minimum and maximum over the texts; and with a
+ * reference the mean KL over tokens, (1).
  */
 export function policyLoss(
-  { logprobs, old, reference, against, share, pool, mean, low, high }: PolicyLossInputs,
+  { logprobs, old, reference, against, share, pool, mean, low, high, texts }: PolicyLossInputs,
   { level = "token", epsilon, epsilonHigh, delta, beta = 0, biasCorrection = false }: PolicyLossOptions,
 ): { readonly loss: Tensor; readonly clipped: Tensor; readonly kl?: Tensor } {
   const { device } = logprobs, number = (value: number) => device.tensor([value], []);
@@ -79,10 +84,14 @@ export function policyLoss(
   }
   const loss = sum(mul(term, share));
   const [clipped, divergence] = noGrad(() => {
-    const shareOf = (count: Tensor, above: Tensor, below: Tensor) =>
-      reshape(sum(mul(count, binary(maximumShare, above, below))), [1]);
-    const both = [shareOf(low, number(1 - epsilon), ratio), shareOf(high, ratio, number(1 + epsilonHigh))];
-    return [concat([...both, add(both[0], both[1])], { axis: 0 }), kl && reshape(sum(mul(kl, mean)), [1])];
+    const shares = (count: Tensor, above: Tensor, below: Tensor) =>
+      sum(mul(count, binary(maximumShare, above, below)), { axis: 1, keepDim: true }); // (B, 1)
+    const lows = shares(low, number(1 - epsilon), ratio), highs = shares(high, ratio, number(1 + epsilonHigh));
+    const [below, above] = [lows, highs].map((one) => sum(mul(one, texts)));
+    const without = binary(equal, texts, number(0)); // 1 for a text without ratios, which cannot be the minimum
+    const measures = [below, above, add(below, above), neg(max(neg(add(lows, without)))), max(highs)];
+    const clipped = concat(measures.map((one) => reshape(one, [1])), { axis: 0 });
+    return [clipped, kl && reshape(sum(mul(kl, mean)), [1])];
   });
   return { loss: scope.keep(loss), clipped: scope.keep(clipped), kl: divergence && scope.keep(divergence) };
 }

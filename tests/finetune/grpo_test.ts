@@ -5,9 +5,11 @@ import type { Device } from "../../src/engine/device.ts";
 import type { Tensor } from "../../src/engine/tensor.ts";
 import { CheckpointError, ConfigError, DataError, TrainingError } from "../../src/errors.ts";
 import { PolicyGradient } from "../../src/finetune/grpo.ts";
-import type { PolicyGradientOptions } from "../../src/finetune/group_options.ts";
+import { groupArrays } from "../../src/finetune/group_batches.ts";
+import { completeOptions, type PolicyGradientOptions } from "../../src/finetune/group_options.ts";
 import { applyLora } from "../../src/finetune/lora.ts";
 import { Scorer, tokenLogprobs } from "../../src/finetune/policy.ts";
+import { policyLoss } from "../../src/finetune/policy_loss.ts";
 import { plainReward } from "../../src/finetune/rewards.ts";
 import { Roller, type Rollout } from "../../src/finetune/rollouts.ts";
 import { Rows } from "../../src/generate/rows.ts";
@@ -100,12 +102,36 @@ for (const { name, device } of await devices()) {
         const found = await firstPass(task, model);
         assertEquals([found["objective/kl"], found.kl], [0, 0], `${method}, ${adapter}`);
         const clipped = Object.keys(found).filter((key) => key.startsWith("clip_ratio/"));
-        assertEquals(clipped.map((key) => found[key]), [0, 0, 0]);
+        assertEquals(clipped.map((key) => found[key]), [0, 0, 0, 0, 0]);
         assert(found.entropy > 0.5 && found.reward_std > 0);
       }
     }
   });
 }
+
+Deno.test("shares of clipped ratios are of each text's tokens, and a text without learned tokens is not the minimum", async () => {
+  const device = await openDevice("cpu", { threads: 1 });
+  const lengths = [[5, true], [3, true], [4, false]] as const; // the prompts have one token; the last text was cut off
+  const rollouts = lengths.map(([length, ended], i) => ({
+    ids: new Int32Array(length),
+    from: 1,
+    ended,
+    promptIndex: i,
+  }));
+  const old = [[0, 0, 0, 0], [0, 0], [0, 0, 0]], ratios = [[0.5, 1, 0.5, 2], [0.5, 1], [1, 1, 1]];
+  const options = { ...completeOptions(OPTIONS), maskTruncatedCompletions: true };
+  for (const [sign, expected] of [[-1, [3 / 6, 0, 3 / 6, 1 / 2, 0]], [1, [0, 1 / 6, 1 / 6, 0, 1 / 4]]] as const) {
+    const batch = { at: 0, batchSize: 3, lengths: [5], vocabSize: 7 }, all: Record<string, Tensor> = {};
+    const arrays = groupArrays({ rollouts, old, advantages: [sign, sign, sign] }, batch, options);
+    for (const [name, { values, shape }] of Object.entries(arrays)) all[name] = device.tensor(values, shape);
+    const { against, share, mean, low, high, texts } = all;
+    const logprobs = device.tensor(ratios.flatMap((row) => [...row, 1, 1, 1].slice(0, 5)).map(Math.log), [3, 5]);
+    const inputs = { logprobs, old: all.old, against, share, mean, low, high, texts };
+    const { clipped } = policyLoss(inputs, { epsilon: 0.2, epsilonHigh: 0.2 });
+    assertClose(await clipped.data(), expected, { atol: 1e-6, rtol: 0 }, `advantages of ${sign}`);
+  }
+  device.close();
+});
 
 const gradients = async (model: GPT) => {
   const all = await Promise.all([...model.parameters()].map(async ({ grad }) => [...await grad!.data()]));

@@ -150,7 +150,8 @@ def group_policy(reading, old, reference, advantages, mask, options, tokens, par
         loss = each.sum() / (tokens / parts)
     of_tokens = ratio.shape[1] > 1
     over = lambda hit: mean(hit.to(ratio.dtype), mask) if of_tokens else hit.to(ratio.dtype).mean()
-    by_row = lambda hit: (hit * mask).sum(1)[mask.sum(1) > 0] / lengths[mask.sum(1) > 0] if of_tokens else hit.to(ratio.dtype)[:, 0]
+    share = lambda hit: (hit.to(ratio.dtype) * mask).sum(1) / lengths
+    by_row = lambda hit: share(hit)[mask.sum(1) > 0] if of_tokens else hit.to(ratio.dtype)[:, 0]
     metrics["entropy"] = mean(reading.entropy, mask)
     metrics["clip_ratio/low_mean"], metrics["clip_ratio/high_mean"] = over(below), over(above)
     metrics["clip_ratio/region_mean"] = over(below | above)
