@@ -3,7 +3,7 @@ import { ConfigError } from "../errors.ts";
 import { type Declaration, taskCommand } from "./command.ts";
 import { bool, choice, float, int, show, text, type Values } from "./flags.ts";
 import { checkHeads, HEAD_FIXED, HEAD_TASKS, headFlags, isHeadTask } from "./head_flags.ts";
-import { checkLora, LORA_FIXED, LORA_RATES, loraFlags } from "./lora_flags.ts";
+import { adapterRate, checkLora, LORA_FIXED, loraFlags } from "./lora_flags.ts";
 import {
   checkPreferences,
   isPreferenceTask,
@@ -88,10 +88,7 @@ export const finetuneDeclaration: Declaration<typeof finetuneFlags> = {
   },
   defaults(given, config) {
     const { lora_rank, task = "sft" } = { ...config, ...given };
-    const own: Partial<FinetuneValues> = TASK_DEFAULTS[task] ?? {}, { learning_rate } = own;
-    return lora_rank
-      ? { ...own, ...learning_rate ? { learning_rate: Number((10 * learning_rate).toPrecision(6)) } : LORA_RATES }
-      : own;
+    return { ...TASK_DEFAULTS[task], ...lora_rank && { learning_rate: adapterRate(task) } };
   },
   check({ data, init_from, ...values }) {
     if (init_from !== "resume") checkTask(values); // a resumed run is checked after its flags are read

@@ -28,8 +28,9 @@ export const loraFlags = {
 /** Flags that cannot change after a run has begun. */
 export const LORA_FIXED = Object.keys(loraFlags) as (keyof typeof loraFlags)[];
 
-/** Defaults of other flags if an adapter is trained: a learning rate ten times that for the weights. */
-export const LORA_RATES = { learning_rate: 2e-4 };
+const RATES: Readonly<Record<string, number>> = { dpo: 1e-5, grpo: 1e-5, ppo: 3e-5, reward: 1e-3, rloo: 1e-5 };
+/** The default learning rate of an adapter for a task: ten times that for the weights. */
+export const adapterRate = (task: string): number => RATES[task] ?? 2e-4;
 
 export type LoraValues = Values<typeof loraFlags> & { readonly seed: number };
 

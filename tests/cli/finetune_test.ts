@@ -49,7 +49,7 @@ Deno.test("finetune tunes a run to prompts and completions, and sample uses the 
         "The tokenizer has no token that ends a text",
     );
     assertStringIncludes(out, "\nupdates: 90, 6 an epoch, device: cpu ");
-    const losses = [...out.matchAll(/val loss (\d\.\d{4})$/gm)].map(([, loss]) => Number(loss));
+    const losses = [...out.matchAll(/val loss (\d\.\d{4}),/g)].map(([, loss]) => Number(loss));
     assertEquals(losses.length, 16);
     const [first, last] = [losses[0], losses.at(-1)!];
     assert(first > 2 && last < 0.05, `from ${first} to ${last}`);
@@ -227,4 +227,10 @@ Deno.test("finetune --help needs no model, and a config with an adapter gets an 
       };
     await Deno.writeTextFile(config, "export default { lora_rank: 8 };");
     assertEquals([await rate(), await rate("--lora_rank=0"), await rate("--learning_rate=1")], [2e-4, 2e-5, 1]);
+    const rates = { classify: [2e-4, 2e-5], dpo: [1e-5, 1e-6], reward: [1e-3, 1e-4] };
+    const ofRewards = { grpo: [1e-5, 1e-6], rloo: [1e-5, 1e-6], ppo: [3e-5, 3e-6] };
+    for (const [task, expected] of Object.entries({ ...rates, ...ofRewards })) {
+      const flags = [`--task=${task}`, ...task in ofRewards ? ["--reward=x.ts"] : []];
+      assertEquals([await rate(...flags), await rate(...flags, "--lora_rank=0")], expected, task);
+    }
   }));
