@@ -178,6 +178,10 @@ export class DirectPreference extends RowTask {
     return reshape(matmul(means, device.tensor(mixing(beta), [SUMS, MEASURES.length])), [MEASURES.length]);
   }
 
+  /** @internal */
+  protected override tokensOf(pair: number): number {
+    return this.rows.train.lengthOf(2 * pair) + this.rows.train.lengthOf(2 * pair + 1);
+  }
   /**
    * Every micro-batch has `batchSize` pairs. A smaller one is filled up with pairs of padding, because a captured step
    * can be replayed only for the same shape.

@@ -35,6 +35,10 @@ export class HeadRows {
     const first = this.first(row), length = this.first(row + 1) - first;
     return Array.from({ length }, (_, i) => this.#sequences.row(first + i).ids);
   }
+  /** The number of tokens in all sequences of a row. */
+  tokens(row: number): number {
+    return this.sequences(row).reduce((sum, { length }) => sum + length, 0);
+  }
   /** The index of a row's first sequence among the sequences of all rows. `first(length)` is their number. */
   first(row: number): number {
     return this.#rows[row];

@@ -123,6 +123,10 @@ export class HeadTask extends RowTask {
     }, fewer);
   }
 
+  /** @internal */
+  protected override tokensOf(row: number): number {
+    return this.rows.train.tokens(row);
+  }
   /** @internal The arrays of a micro-batch of rows. */
   protected override arrays(split: "train" | "val", numbers: readonly number[]): MicroBatch["arrays"] {
     const rows = this.rows[split], labels = this.#labels(rows, numbers), { features } = this.#options;

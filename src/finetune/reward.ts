@@ -198,6 +198,10 @@ export class RewardModelling extends RowTask {
     return { ...measures, calibration_error };
   }
 
+  /** @internal */
+  protected override tokensOf(row: number): number {
+    return this.rows.train.tokens(row);
+  }
   /**
    * Every micro-batch has `batchSize` prompts. A smaller one is filled up with copies of its first prompt, which have
    * weight 0.

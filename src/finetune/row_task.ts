@@ -11,7 +11,7 @@ import { CheckpointError } from "../errors.ts";
 import type { GPT } from "../gpt.ts";
 import type { Module } from "../nn/module.ts";
 import { AdamW, type AdamWOptions, type NamedParameter } from "../optim/adamw.ts";
-import type { DrawOptions, LossAndOutputs, MicroBatch, Task, TaskState } from "../train/task.ts";
+import type { DrawOptions, LossAndOutputs, Measures, MicroBatch, Task, TaskState } from "../train/task.ts";
 import { layerGroups, type TransferRates } from "./transfer.ts";
 
 /** A value for each of the two splits of the data. */
@@ -37,8 +37,10 @@ export abstract class RowTask implements Task {
   readonly #counts: Splits<number>;
   readonly #options: RowOptions;
   readonly #epochs: Epochs;
+  /** Tokens drawn so far, without padding. */
+  #tokens = 0;
   /** The state before the latest draw. Between two updates, the latest draw is the one for the next update. */
-  #before: EpochsState;
+  #before: EpochsState & { readonly tokens: number };
 
   /**
    * Creates the task.
@@ -49,11 +51,13 @@ export abstract class RowTask implements Task {
     this.#counts = counts;
     this.#options = options;
     this.#epochs = new Epochs(counts.train, { seed, shuffle });
-    this.#before = this.#epochs.state();
+    this.#before = this.#position();
   }
 
   /** The arrays of a micro-batch of rows. @internal */
   protected abstract arrays(split: "train" | "val", numbers: readonly number[]): MicroBatch["arrays"];
+  /** The number of tokens in a row to train on, without padding. @internal */
+  protected abstract tokensOf(row: number): number;
   /** The weight of a micro-batch of rows in the mean loss. Default: 1 for each row. @internal */
   protected weigh(_split: "train" | "val", numbers: readonly number[]): number {
     return numbers.length;
@@ -69,9 +73,14 @@ export abstract class RowTask implements Task {
   }
   /** Draws the micro-batches of the next update: `count`, or the rest of the epoch if it has fewer. */
   *draw({ count }: Pick<DrawOptions, "count">): Generator<MicroBatch> {
-    this.#before = this.#epochs.state();
+    this.#before = this.#position();
     const drawn = this.#epochs.take(count * this.#options.batchSize), all = this.weigh("train", drawn);
+    this.#tokens = drawn.reduce((sum, row) => sum + this.tokensOf(row), this.#tokens);
     for (const { weight, arrays } of this.#batches("train", drawn)) yield { weight: weight! / all, arrays };
+  }
+  /** TRL's `num_tokens`: the tokens trained on so far, without padding. */
+  drawn(): Measures {
+    return { num_tokens: this.#tokens };
   }
   /** The first `count` micro-batches of a split, in the order of its rows. */
   evaluate(split: "train" | "val", { count }: Pick<DrawOptions, "count">): Iterable<MicroBatch> {
@@ -97,17 +106,22 @@ export abstract class RowTask implements Task {
   protected get countName(): string {
     return "rows";
   }
-  /** The epoch and the position in it, without the draw for the next update. */
+  #position() {
+    return { ...this.#epochs.state(), tokens: this.#tokens };
+  }
+  /** The epoch, the position in it, and the tokens drawn so far, without the draw for the next update. */
   state(): TaskState {
     return { ...this.#before, [this.countName]: this.#counts.train };
   }
   /** Continues at the saved position, or at the beginning of the saved epoch if the number of rows has changed. */
-  restore({ epoch, place, ...state }: Readonly<Record<string, unknown>>, path: string): void {
+  restore({ epoch, place, tokens, ...state }: Readonly<Record<string, unknown>>, path: string): void {
     const rows = state[this.countName];
-    if (!Number.isSafeInteger(rows)) {
-      throw new CheckpointError(`${path} is damaged: ${this.countName} is ${rows}, expected a number`);
+    for (const [name, value] of [[this.countName, rows], ["tokens", tokens]]) {
+      if (Number.isSafeInteger(value)) continue;
+      throw new CheckpointError(`${path} is damaged: ${name} is ${value}, expected a number`);
     }
     this.#epochs.restore({ epoch, place: rows === this.#counts.train ? place : 0 }, path);
-    this.#before = this.#epochs.state();
+    this.#tokens = Number(tokens);
+    this.#before = this.#position();
   }
 }

@@ -14,10 +14,13 @@
  */
 import { labelCount, paddedLength, paddedLengths, type TokenRows } from "../data/token_rows.ts";
 import type { TokensIdentity } from "../data/tokens.ts";
+import { noGrad } from "../engine/autograd.ts";
 import type { Tensor } from "../engine/tensor.ts";
 import { DataError } from "../errors.ts";
 import type { GPT } from "../gpt.ts";
-import type { MicroBatch, Task } from "../train/task.ts";
+import { concat, div, reshape, sum } from "../ops/mod.ts";
+import { logprobStatistics } from "../ops/logprobs.ts";
+import type { LossAndOutputs, MicroBatch, Task } from "../train/task.ts";
 import { packBestFit } from "./packing.ts";
 import { type RowOptions, RowTask, type Splits } from "./row_task.ts";
 
@@ -59,6 +62,9 @@ const NOTHING = -1;
 export class SupervisedTuning extends RowTask {
   /** The task's name and settings; a checkpoint can be resumed only if they are equal. */
   readonly config: NonNullable<Task["config"]>;
+  /** TRL's names of the measures: means over the learned tokens. */
+  readonly measures: readonly string[] = ["entropy", "mean_token_accuracy"];
+  /** The measures that a progress line shows. */ readonly shown: readonly string[] = ["mean_token_accuracy"];
   readonly #bins: Splits<readonly (readonly number[])[]>;
   readonly #lengths: readonly number[];
   readonly #packing: boolean;
@@ -88,17 +94,26 @@ export class SupervisedTuning extends RowTask {
   bins(split: "train" | "val"): number {
     return this.#bins[split].length;
   }
-  /** The mean loss over the learned tokens of a micro-batch, in nats per token. */
-  loss(model: GPT, { tokens, targets, starts, positions }: Readonly<Record<string, Tensor>>): Tensor {
-    return model.forward(tokens, targets, { starts, positions }).loss;
+  /** The mean loss over the learned tokens of a micro-batch, in nats per token, and TRL's measures of them. */
+  loss(
+    model: GPT,
+    { tokens, targets, starts, positions, learned }: Readonly<Record<string, Tensor>>,
+  ): LossAndOutputs {
+    using scope = model.device.scope();
+    const { logits, loss } = model.forward(tokens, targets, { starts, positions });
+    const outputs = noGrad(() => {
+      const { entropy, hit } = logprobStatistics(logits, targets, { ignoreIndex: NOTHING }); // (B, T)
+      return div(concat([entropy, hit].map((one) => reshape(sum(one), [1])), { axis: 0 }), learned); // (2)
+    });
+    return { loss: scope.keep(loss), outputs: scope.keep(outputs) };
   }
   /** A task for estimating memory: every update has one micro-batch of each possible shape. */
   rehearsal(): Task {
     const batches = this.#lengths.map((length) => ({ weight: 1, arrays: this.#empty(length) }));
-    const draw = () => batches, nothing = () => ({}), { loss, ahead } = this;
+    const draw = () => batches, nothing = () => ({}), { loss, ahead, measures } = this;
     const configureOptimizers: Task["configureOptimizers"] = (model, options) =>
       this.configureOptimizers(model, options);
-    return { ahead, draw, evaluate: draw, loss, state: nothing, restore: nothing, configureOptimizers };
+    return { ahead, draw, evaluate: draw, loss, measures, state: nothing, restore: nothing, configureOptimizers };
   }
 
   /** Checksums of both splits: of the tokens, and of which tokens are learned. */
@@ -109,6 +124,10 @@ export class SupervisedTuning extends RowTask {
   /** An epoch goes through bins, not rows. @internal */
   protected override get countName(): string {
     return "bins";
+  }
+  /** @internal */
+  protected override tokensOf(bin: number): number {
+    return this.#bins.train[bin].reduce((sum, row) => sum + this.rows.train.lengthOf(row), 0);
   }
   /** Bins are weighted by their number of learned tokens. @internal */
   protected override weigh(split: "train" | "val", bins: readonly number[]): number {
@@ -127,6 +146,7 @@ export class SupervisedTuning extends RowTask {
         starts: { values: numbers(0), shape, range: places },
         positions: { values: numbers(0), shape, range: places },
       }),
+      learned: { values: Float32Array.of(1), shape: [1] },
     };
   }
 
@@ -138,7 +158,8 @@ export class SupervisedTuning extends RowTask {
     const rows = this.rows[split], bins = numbers.map((bin) => this.#bins[split][bin]);
     const longest = Math.max(...bins.map((bin) => bin.reduce((sum, row) => sum + rows.lengthOf(row), 0)));
     const T = paddedLength(longest, this.#lengths), arrays = this.#empty(T);
-    const { tokens, targets, starts, positions } = arrays;
+    const { tokens, targets, starts, positions, learned } = arrays;
+    learned.values[0] = this.weigh(split, numbers);
     for (const [b, bin] of bins.entries()) {
       let begin = b * T;
       for (const row of bin) {

@@ -56,6 +56,7 @@ Deno.test("an epoch takes every row once, and micro-batches are weighted by thei
       const updates = Array.from({ length: 2 }, () => [...task.draw({ count: 2 })]);
       assertEquals(updates.map((batches) => batches.map((batch) => numbersIn(batch).length)), [[2, 2], [2, 1]]);
       assertEquals(updates.flat().flatMap(numbersIn).sort(), [0, 1, 2, 3, 4, 5, 6]);
+      assertEquals(task.drawn(), { num_tokens: 108 * (epoch + 1) }); // the sum of LENGTHS in each epoch
       for (const batches of updates) {
         const all = batches.reduce((sum, batch) => sum + labelsIn(batch), 0);
         for (const batch of batches) assertEquals(batch.weight, labelsIn(batch) / all);
@@ -88,12 +89,14 @@ Deno.test("packed rows and padding follow each other in a bin, and each has its 
       "-1 -1 -1 -1 -1 -1 7 8 9 10 0 1 -1 -1 2 -1",
       "0 0 0 0 0 0 0 0 0 0 0 0 0 13 13 13",
       "0 1 2 3 4 5 6 7 8 9 10 11 12 0 1 2",
+      "7", // learned tokens
     ]);
     assertEquals(read(second), [ // the row of 7 tokens, then the row of 4, then padding
       "1 1 2 3 4 5 6 0 1 2 3 0 0 0 0 0",
       "-1 -1 -1 4 5 6 -1 -1 2 3 -1 -1 -1 -1 -1 -1",
       "0 0 0 0 0 0 0 7 7 7 7 11 11 11 11 11",
       "0 1 2 3 4 5 6 0 1 2 3 0 0 0 0 0",
+      "5",
     ]);
   }));
 
@@ -176,9 +179,9 @@ Deno.test("rows give the same loss and gradients separately, packed, and divided
     for (const { arrays, weight } of task.draw({ count: 9 })) {
       const batch: Record<string, Tensor> = {};
       for (const [name, { values, shape }] of Object.entries(arrays)) {
-        batch[name] = device.tensor(values, shape, { dtype: "i32" });
+        batch[name] = device.tensor(values, shape, { dtype: values instanceof Int32Array ? "i32" : "f32" });
       }
-      const mean = task.loss(model, batch);
+      const { loss: mean } = task.loss(model, batch);
       mean.backward(device.tensor([weight!], []));
       loss += weight! * await mean.item();
     }

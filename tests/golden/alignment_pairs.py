@@ -46,8 +46,8 @@ def reward(modules, case, given):
             scores.append(torch.cat([chosen, rejected]))
             loss = my.pairwise(chosen, rejected, margin, center).mean()
             right, margin = (chosen > rejected).to(chosen.dtype).mean(), (chosen - rejected).mean()
-        every = scores[-1]
-        metrics = {"accuracy": right, "margin": margin}
+        every, all_texts = scores[-1], [text for row in rows for text in row.get("ranked") or (row["chosen"], row["rejected"])]
+        metrics = {"accuracy": right, "margin": margin, "num_tokens": torch.tensor(sum(map(len, all_texts)))}
         metrics |= {"min_reward": every.min(), "mean_reward": every.mean(), "max_reward": every.max()}
         return loss / count, metrics
 
@@ -114,6 +114,7 @@ def dpo(modules, case, given):
             "rewards/accuracies": (good > bad).to(dtype).mean(), "logps/chosen": chosen.mean(), "logps/rejected": rejected.mean(),
             "logits/chosen": my.mean(logits[0], masks[0]), "logits/rejected": my.mean(logits[1], masks[1]),
             "entropy": my.mean(reading.entropy, mask), "mean_token_accuracy": my.mean(best.to(dtype), masks[0]),
+            "num_tokens": torch.tensor(sum(len(row["ids"]) for row in rows)),
         }  # fmt: skip
         return loss / count, metrics
 

@@ -8,10 +8,11 @@ import { DirectPreference, type PreferenceOptions } from "../../src/finetune/dpo
 import { referenceSums } from "../../src/finetune/pairs.ts";
 import { ReferencePolicy } from "../../src/finetune/policy.ts";
 import { GPT, type GPTConfig } from "../../src/gpt.ts";
+import { namedMeasures } from "../../src/train/task.ts";
 import { Trainer } from "../../src/train/trainer.ts";
 import { assertClose, devices, type TestDevice } from "../testing.ts";
 import { type Fixture, readFixture } from "./fixtures.ts";
-import { limitOf } from "./tolerances.ts";
+import { type Kind, limitOf } from "./tolerances.ts";
 import { assertUpdates } from "./updates.ts";
 import { loadWeights } from "./weights.ts";
 
@@ -63,21 +64,21 @@ async function check({ device }: TestDevice, fixture: Fixture<DpoCase>, number: 
   const newTask = () => new DirectPreference(model, { train: rows, val: rows }, options);
   // If the reference is computed, its sums differ from the fixture's sums, which are stored in f32.
   const exact = how === "stored" || device.name !== "reference";
-  const limit = (kind: "modules" | "gradients" | "trained", values: ArrayLike<number> = []) => {
+  const limit = (kind: Kind, values: ArrayLike<number> = []) => {
     const { atol, rtol } = limitOf(device, kind, values);
     return exact ? { atol, rtol } : { atol: Math.max(atol, 1e-6), rtol: 1e-6 };
   };
 
   if (!test.learningRate) {
-    const [{ arrays, weight }] = newTask().draw({ count: 1 }), batch: Record<string, Tensor> = {};
+    const task = newTask(), [{ arrays, weight }] = task.draw({ count: 1 }), batch: Record<string, Tensor> = {};
     for (const [key, { values, shape }] of Object.entries(arrays)) {
       batch[key] = device.tensor(values, shape, { dtype: values instanceof Int32Array ? "i32" : "f32" });
     }
-    const task = newTask(), made = task.loss(model, batch);
+    const made = task.loss(model, batch);
     made.loss.backward(device.tensor([weight!], []));
     assertClose([await made.loss.item()], expected("losses").subarray(0, 1), limit("modules"), `${name}: loss`);
-    const measures = await made.outputs.data(), order = test.metrics!.map((metric) => task.measures.indexOf(metric));
-    assertClose(order.map((at) => measures[at]), expected("m"), limit("modules"), `${name}: ${test.metrics}`);
+    const measures = { ...namedMeasures(task.measures, await made.outputs.data()), ...task.drawn() };
+    assertClose(test.metrics!.map((key) => measures[key]), expected("m"), limit("modules"), `${name}: ${test.metrics}`);
     for (const [key, parameter] of model.namedParameters()) {
       const values = expected(`g.w.${key}`);
       assertClose(await parameter.grad!.data(), values, limit("gradients", values), `${name}: gradient of ${key}`);

@@ -7,8 +7,9 @@ TRL computes the loss in f32. So a twin of its trainer repeats each update in f6
 sum over labels divided by the update's number of labels, then clipping, AdamW and a linear schedule. After each update
 the two must agree. The fixture has the twin's results. CASE.ids and CASE.learned are the rows one after the other, with
 lengths from the case; w.NAME are the weights under nanoGPT's names. The first update has CASE.logits (of the first
-micro-batch's tokens without padding, in order) and CASE.g.NAME. CASE.losses and CASE.norms have one number for each
-update; CASE.p.NAME are the parameters after the last one.
+micro-batch's tokens without padding, in order) and CASE.g.NAME. CASE.losses, CASE.norms, CASE.entropy,
+CASE.mean_token_accuracy and CASE.num_tokens have one number for each update; CASE.p.NAME are the parameters after the
+last one. The entropy and the accuracy are means over the update's labels; TRL logs means of the micro-batches' means.
 """
 
 import hashlib
@@ -37,6 +38,7 @@ random = np.random.Generator(np.random.PCG64(20261130))
 
 V, LENGTH, STEPS, WARMUP, RATE, DECAY, BETAS, CLIP = 19, 16, 10, 2, 5e-3, 0.1, (0.9, 0.999), 0.9
 BATCH, ACCUMULATION = 2, 3
+MEASURES = ["entropy", "mean_token_accuracy"]
 SIZES = {"vocabSize": V, "blockSize": LENGTH, "nLayer": 2, "nHead": 2, "nEmbd": 8, "bias": True, "dropout": 0}
 TRANSPOSED = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
 
@@ -64,6 +66,7 @@ class Twin:
         ]
         self.optimizer = torch.optim.AdamW(groups, lr=RATE, betas=BETAS)
         self.losses, self.norms, self.loss, self.logits, self.gradients = [], [], 0.0, None, None
+        self.parts, self.measures = [], []
 
     def micro_batch(self, input_ids, labels, position_ids=None, attention_mask=None, count=None, **_):
         logits = self.model(input_ids, position_ids=position_ids, attention_mask=attention_mask, use_cache=False).logits  # a cache would let packed documents see each other
@@ -73,6 +76,10 @@ class Twin:
         loss = F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100, reduction="sum") / count
         loss.backward()
         self.loss += loss.item()
+        seen = labels[:, 1:] != -100
+        likely, targets = logits.detach()[:, :-1][seen].log_softmax(-1), labels[:, 1:][seen]
+        right = (likely.argmax(-1) == targets).double()
+        self.parts.append(torch.stack([-(likely.exp() * likely).sum(-1), right]))  # (2, labels)
 
     def update(self):
         parameters = dict(self.model.named_parameters())
@@ -86,7 +93,9 @@ class Twin:
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.losses.append(self.loss)
-        self.loss = 0.0
+        means = torch.stack([part.mean(1) for part in self.parts]).mean(0)
+        self.measures.append((torch.cat(self.parts, 1).mean(1), means))
+        self.parts, self.loss = [], 0.0
 
 
 class Watched(SFTTrainer):
@@ -152,6 +161,11 @@ def record(fixture, weights, name, rows, packing):
     assert len(logged) == len(twin.losses) == STEPS
     assert np.allclose([entry["loss"] for entry in logged], twin.losses, atol=1e-5), (logged, twin.losses)
     assert np.allclose([entry["grad_norm"] for entry in logged], twin.norms, rtol=1e-4)
+    for i, measure in enumerate(MEASURES):
+        theirs = [means[i] for _, means in twin.measures]
+        assert np.allclose([entry[measure] for entry in logged], theirs, atol=1e-5), (measure, logged, theirs)
+        fixture.put(f"{number}.{measure}", np.array([mean[i] for mean, _ in twin.measures]))
+    fixture.put(f"{number}.num_tokens", np.array([entry["num_tokens"] for entry in logged]))
     assert min(twin.norms) < CLIP < max(twin.norms), twin.norms  # some updates clip, some do not
     fixture.put(f"{number}.ids", np.concatenate(ids))
     fixture.put(f"{number}.learned", np.concatenate(learned))

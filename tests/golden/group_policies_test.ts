@@ -135,7 +135,7 @@ async function check({ device }: TestDevice, fixture: Fixture<GroupCase>, number
     using task = newTask();
     using trainer = new Trainer(model, task, { ...run, ...rates, finalEvaluation: true, logInterval: 1 });
     const parameters = Array.from(model.namedParameters(), ([key, one]) => [`w.${key}`, one] as const);
-    await assertUpdates(trainer, { name, parameters, expected, limit });
+    await assertUpdates(trainer, { name, parameters, expected });
   }
   model.dispose();
 }

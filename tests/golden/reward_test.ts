@@ -7,6 +7,7 @@ import { HeadRows } from "../../src/finetune/head_rows.ts";
 import { SequenceClassifier } from "../../src/finetune/heads.ts";
 import { RewardModelling } from "../../src/finetune/reward.ts";
 import { GPT, type GPTConfig } from "../../src/gpt.ts";
+import { type Measures, namedMeasures } from "../../src/train/task.ts";
 import { Trainer } from "../../src/train/trainer.ts";
 import { assertClose, devices, type TestDevice } from "../testing.ts";
 import { type Fixture, readFixture } from "./fixtures.ts";
@@ -59,12 +60,12 @@ async function check({ device }: TestDevice, fixture: Fixture<RewardCase>, numbe
     assertClose(ranked.length > 0 ? ranked : pairs, expected("scores"), limitOf(device, "modules"), `${name}: scores`);
     const means = task.conclude(task.measure(scores, { arrays })), made = task.loss(model, batch);
     made.loss.backward(device.tensor([weight!], []));
-    const measures = await made.outputs.data(), order = test.metrics!;
+    const measures = namedMeasures(task.measures, await made.outputs.data()), order = test.metrics!;
     for (const loss of [made.loss, judged.loss]) {
       assertClose([await loss.item()], expected("losses").subarray(0, 1), limitOf(device, "modules"), `${name}: loss`);
     }
-    for (const found of [order.map((key) => measures[task.measures.indexOf(key)]), order.map((key) => means[key])]) {
-      assertClose(found, expected("m"), limitOf(device, "modules"), `${name}: ${order}`);
+    for (const found of [measures, means].map((one): Measures => ({ ...one, ...task.drawn() }))) {
+      assertClose(order.map((key) => found[key]), expected("m"), limitOf(device, "modules"), `${name}: ${order}`);
     }
     for (const [key, parameter] of parameters) {
       const values = expected(`g.${key}`);
@@ -84,7 +85,7 @@ async function check({ device }: TestDevice, fixture: Fixture<RewardCase>, numbe
     const rates = { learningRate, decayLr: false, warmupIters: 0, weightDecay, beta1, beta2, gradClip };
     const intervals = { evalInterval: 100, evalIters: 1, logInterval: 1, finalEvaluation: true };
     using trainer = new Trainer(model, newTask(updates[0][0].length), { ...sizes, ...rates, ...intervals });
-    await assertUpdates(trainer, { name, parameters, expected, limit: (kind) => limitOf(device, kind) });
+    await assertUpdates(trainer, { name, parameters, expected });
   }
   head.dispose();
   model.dispose();

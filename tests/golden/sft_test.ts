@@ -1,6 +1,6 @@
 /**
  * Supervised tuning against TRL's SFTTrainer: logits, loss and gradients of the first update, and ten updates by the
- * trainer.
+ * trainer with their measures.
  */
 import { TokenRows } from "../../src/data/token_rows.ts";
 import { SupervisedTuning } from "../../src/finetune/sft.ts";
@@ -11,7 +11,7 @@ import { Trainer } from "../../src/train/trainer.ts";
 import { assertClose, devices, type TestDevice } from "../testing.ts";
 import { type Fixture, readFixture } from "./fixtures.ts";
 import { limitOf } from "./tolerances.ts";
-import { withoutKeyBias } from "./updates.ts";
+import { assertUpdates } from "./updates.ts";
 import { loadWeights } from "./weights.ts";
 
 type Options = Pick<
@@ -53,9 +53,9 @@ async function check({ device }: TestDevice, fixture: Fixture<SftCase>, number: 
   for (const [i, { arrays, weight }] of [...newTask().draw({ count })].entries()) {
     const batch: Record<string, Tensor> = {};
     for (const [key, { values, shape }] of Object.entries(arrays)) {
-      batch[key] = device.tensor(values, shape, { dtype: "i32" });
+      batch[key] = device.tensor(values, shape, { dtype: values instanceof Int32Array ? "i32" : "f32" });
     }
-    const mean = newTask().loss(model, batch);
+    const { loss: mean } = newTask().loss(model, batch);
     mean.backward(device.tensor([weight!], []));
     loss += weight! * await mean.item();
     if (i > 0) continue;
@@ -79,18 +79,10 @@ async function check({ device }: TestDevice, fixture: Fixture<SftCase>, number: 
     finalEvaluation: true,
   } as const;
   using trainer = new Trainer(model, newTask(), { ...ten, evalInterval: 100, evalIters: 1, logInterval: 1 });
-  const losses: number[] = [], norms: number[] = [];
-  for await (const event of trainer.run()) {
-    if (event.kind !== "step") continue;
-    losses.push(event.loss);
-    norms.push(event.gradNorm);
-  }
-  assertClose(losses, expected("losses"), limitOf(device, "loss"), `${name}: losses`);
-  assertClose(norms, expected("norms"), limitOf(device, "norms"), `${name}: gradient norms`);
-  for (const [key, parameter] of model.namedParameters()) {
-    const own = withoutKeyBias(key, await parameter.data()), values = withoutKeyBias(key, expected(`p.${key}`));
-    assertClose(own, values, limitOf(device, "trained"), `${name}: ${key} after ten updates`);
-  }
+  await assertUpdates(trainer, {
+    ...{ name, parameters: model.namedParameters(), expected },
+    numbers: { losses: "loss", norms: "norms", entropy: "loss", mean_token_accuracy: "loss", num_tokens: "initial" },
+  });
 }
 
 const all = await devices(), fixture = readFixture<SftCase>("sft");

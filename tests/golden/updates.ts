@@ -1,8 +1,8 @@
-/** Compares the trainer's updates with a recorded case: losses, gradient norms, and the weights afterwards. */
+/** Compares the trainer's updates with a recorded case: losses, gradient norms, measures, and the weights afterwards. */
 import type { Tensor } from "../../src/engine/tensor.ts";
 import type { Trainer } from "../../src/train/trainer.ts";
 import { assertClose } from "../testing.ts";
-import type { Tolerance } from "./tolerances.ts";
+import { type Kind, limitOf, type Tolerance } from "./tolerances.ts";
 
 /** Leaves out the keys' bias: its gradient is 0, so Adam would scale rounding errors. */
 export function withoutKeyBias(key: string, values: ArrayLike<number>): number[] {
@@ -10,25 +10,32 @@ export function withoutKeyBias(key: string, values: ArrayLike<number>): number[]
   return Array.from(values).filter((_, i) => !bias || i < length / 3 || i >= 2 * length / 3);
 }
 
-/** Trains, and compares losses, norms and weights with a case's arrays. */
+/** Trains, and compares each update's numbers, and the weights afterwards, with a case's arrays. */
 export async function assertUpdates(
   trainer: Trainer,
-  { name, parameters, expected, limit }: {
+  {
+    name,
+    parameters,
+    expected,
+    numbers = { losses: "modules", norms: "modules" },
+    limit = (kind) => limitOf(trainer.model.device, kind),
+  }: {
     readonly name: string;
     /** The trained parameters, by their names in the case. */
     readonly parameters: Iterable<readonly [name: string, parameter: Tensor]>;
     readonly expected: (name: string) => ArrayLike<number>;
-    readonly limit: (kind: "modules" | "trained") => Tolerance;
+    /** `losses`, `norms` and the names of measures, each with the kind of its limits. */
+    readonly numbers?: Readonly<Record<string, Kind>>;
+    readonly limit?: (kind: Kind) => Tolerance;
   },
 ): Promise<void> {
-  const losses: number[] = [], norms: number[] = [];
+  const steps: Record<string, number>[] = [];
   for await (const event of trainer.run()) {
-    if (event.kind !== "step") continue;
-    losses.push(event.loss);
-    norms.push(event.gradNorm);
+    if (event.kind === "step") steps.push({ losses: event.loss, norms: event.gradNorm, ...event.measures });
   }
-  assertClose(losses, expected("losses"), limit("modules"), `${name}: losses`);
-  assertClose(norms, expected("norms"), limit("modules"), `${name}: norms`);
+  for (const [key, kind] of Object.entries(numbers)) {
+    assertClose(steps.map((step) => step[key]), expected(key), limit(kind), `${name}: ${key}`);
+  }
   for (const [key, parameter] of parameters) {
     const found = withoutKeyBias(key, await parameter.data()), values = withoutKeyBias(key, expected(`p.${key}`));
     assertClose(found, values, limit("trained"), `${name}: ${key}`);
