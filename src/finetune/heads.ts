@@ -11,21 +11,23 @@ import type { ProblemType } from "../checkpoint/hugging_face_heads.ts";
 import { ConfigError, DataError } from "../errors.ts";
 import type { GPT } from "../gpt.ts";
 import { Dropout, Linear, Module } from "../nn/mod.ts";
-import { add } from "../ops/add.ts";
-import { crossEntropy } from "../ops/cross_entropy.ts";
-import { div } from "../ops/div.ts";
-import { embedding } from "../ops/embedding.ts";
-import { exp } from "../ops/exp.ts";
-import { gather } from "../ops/gather.ts";
-import { log } from "../ops/log.ts";
-import { logSoftmax } from "../ops/log_softmax.ts";
-import { maximum } from "../ops/maximum.ts";
-import { mean } from "../ops/mean.ts";
-import { mul } from "../ops/mul.ts";
-import { neg } from "../ops/neg.ts";
-import { reshape } from "../ops/reshape.ts";
-import { sub } from "../ops/sub.ts";
-import { sum } from "../ops/sum.ts";
+import {
+  add,
+  crossEntropy,
+  div,
+  embedding,
+  exp,
+  gather,
+  log,
+  logSoftmax,
+  maximum,
+  mean,
+  mul,
+  neg,
+  reshape,
+  sub,
+  sum,
+} from "../ops/mod.ts";
 import type { Tensor } from "../engine/tensor.ts";
 import { RandomGenerator } from "../random/mod.ts";
 

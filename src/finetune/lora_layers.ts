@@ -13,12 +13,8 @@ import { Dropout } from "../nn/dropout.ts";
 import type { Embedding } from "../nn/embedding.ts";
 import { Linear } from "../nn/linear.ts";
 import { Module } from "../nn/module.ts";
-import { add } from "../ops/add.ts";
-import { embedding } from "../ops/embedding.ts";
+import { add, embedding, matmul, mul, sub } from "../ops/mod.ts";
 import { addLowRank } from "../ops/low_rank.ts";
-import { matmul } from "../ops/matmul.ts";
-import { mul } from "../ops/mul.ts";
-import { sub } from "../ops/sub.ts";
 import type { RandomGenerator } from "../random/mod.ts";
 
 /** A wrapper around a layer or an embedding table of the base. */

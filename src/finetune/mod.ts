@@ -39,7 +39,15 @@ export * from "./value.ts";
 export type { LogprobStatistics } from "../ops/logprobs.ts";
 export { type RowOptions, RowTask, type Splits } from "./row_task.ts";
 export * from "./reward.ts";
-export * from "./rewards.ts";
+export { RewardFunction } from "./reward_function.ts";
+export {
+  plainReward,
+  type Reward,
+  RewardModel,
+  type RewardOptions,
+  type Sample,
+  type ScoringModel,
+} from "./rewards.ts";
 export {
   type PromptSplits,
   type RolloutPrompt,

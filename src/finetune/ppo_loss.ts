@@ -14,15 +14,8 @@
 import { equal } from "../../kernels/binary/kernel.ts";
 import { noGrad } from "../engine/autograd.ts";
 import type { Tensor } from "../engine/tensor.ts";
-import { add } from "../ops/add.ts";
+import { add, concat, exp, maximum, mul, neg, sub, sum } from "../ops/mod.ts";
 import { binary } from "../ops/broadcast.ts";
-import { concat } from "../ops/concat.ts";
-import { exp } from "../ops/exp.ts";
-import { maximum } from "../ops/maximum.ts";
-import { mul } from "../ops/mul.ts";
-import { neg } from "../ops/neg.ts";
-import { sub } from "../ops/sub.ts";
-import { sum } from "../ops/sum.ts";
 import type { LossAndOutputs } from "../train/task.ts";
 
 /** The names of {@linkcode proximalLoss}'s measures in TRL's PPOTrainer. */

@@ -25,21 +25,23 @@ import { ConfigError, DataError } from "../errors.ts";
 import type { GPT } from "../gpt.ts";
 import type { NumberArray } from "../kernel.ts";
 import { evaluating } from "../nn/module.ts";
-import { add } from "../ops/add.ts";
+import {
+  add,
+  concat,
+  div,
+  logSoftmax,
+  matmul,
+  max,
+  maximum,
+  mul,
+  neg,
+  pow,
+  reshape,
+  slice,
+  sub,
+  sum,
+} from "../ops/mod.ts";
 import { binary } from "../ops/broadcast.ts";
-import { concat } from "../ops/concat.ts";
-import { div } from "../ops/div.ts";
-import { logSoftmax } from "../ops/log_softmax.ts";
-import { matmul } from "../ops/matmul.ts";
-import { max } from "../ops/max.ts";
-import { maximum } from "../ops/maximum.ts";
-import { mul } from "../ops/mul.ts";
-import { neg } from "../ops/neg.ts";
-import { pow } from "../ops/pow.ts";
-import { reshape } from "../ops/reshape.ts";
-import { slice } from "../ops/slice.ts";
-import { sub } from "../ops/sub.ts";
-import { sum } from "../ops/sum.ts";
 import type { RandomGenerator } from "../random/mod.ts";
 import type { LossAndOutputs, Measures, MicroBatch, Task } from "../train/task.ts";
 import { configOf, type HeadDescription } from "./head_description.ts";

@@ -3,7 +3,9 @@
  * The scores of several rewards are added up with weights.
  */
 import { paddedLengths } from "../data/token_rows.ts";
+import type { Words } from "../data/examples.ts";
 import { ConfigError, TrainingError } from "../errors.ts";
+import { shown } from "../files/shown.ts";
 import type { GPT } from "../gpt.ts";
 import { evaluating } from "../nn/module.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
@@ -11,9 +13,22 @@ import { type Head, type HeadDescription, scores } from "./head_description.ts";
 import { headBatch, HeadRows } from "./head_rows.ts";
 import { pooled } from "./heads.ts";
 import { CapturedPasses } from "./policy.ts";
-import { afterPrompt, RewardProcess, type Sample } from "./reward_process.ts";
 
-export type { Sample };
+/** A completion to be scored. */
+export interface Sample {
+  /** The prompt. */ readonly prompt: Words;
+  /** The policy's completion, without special tokens. */ readonly completion: string;
+  /** The tokens of prompt and completion, including special tokens. */ readonly ids: Int32Array;
+  /** The number of tokens in the prompt. */ readonly from: number;
+  /** Whether the completion has its end token, and was not cut off. */ readonly ended: boolean;
+  /** The further columns of the prompt's row. */ readonly more?: Readonly<Record<string, unknown>>;
+}
+
+/** @internal The end of an error message, which names the sample's prompt. */
+export const afterPrompt = ({ prompt }: Sample): string => {
+  const text = typeof prompt === "string" ? prompt : prompt.at(-1)?.content ?? "";
+  return `after the prompt "${shown(text)}"`;
+};
 
 /** Scores completions. */
 export interface Reward extends Disposable {
@@ -65,64 +80,6 @@ export function plainReward(name: string, score: (sample: Sample) => number | Pr
     },
     [Symbol.dispose]() {},
   };
-}
-
-/**
- * A reward function from a file. The file is a module whose default export takes the prompt, the completion and the
- * whole {@linkcode Sample}, and returns a number or a promise of a number:
- *
- * ```ts ignore
- * import words from "./words.json" with { type: "json" };
- * export default (prompt: string, completion: string): number => words.filter((word) => completion.includes(word)).length;
- * ```
- *
- * The function runs in a process of its own without permissions: it cannot access files, the network or the
- * environment, and its heap is limited to 1 GB. Modules that it imports, and JSON or text imported with an import
- * attribute, are loaded before it runs. A call that takes too long fails and ends the process; the next call starts a
- * new one. What the function logs is printed on the standard error.
- *
- * This works only in Deno, with the permission `--allow-run=deno`.
- *
- * @example
- * ```ts ignore
- * using reward = await RewardFunction.open("reward.ts", { weight: 0.5 });
- * console.log(await reward.score([{ prompt: "2 + 2 =", completion: " 4", ids: new Int32Array(6), from: 5, ended: true }]));
- * ```
- */
-export class RewardFunction implements Reward {
-  readonly name: string;
-  readonly weight: number;
-  readonly #process: RewardProcess;
-
-  private constructor(process: RewardProcess, name: string, weight: number) {
-    this.name = name;
-    this.weight = weight;
-    this.#process = process;
-  }
-
-  /**
-   * Loads a reward function.
-   *
-   * @param path the module's path
-   * @param options.seconds time limit of one call; default: 30. Loading may take this long too, and at least 30 seconds
-   * @throws {ConfigError} when the file does not exist, cannot be loaded, or does not export a function
-   */
-  static async open(
-    path: string,
-    { name = fileName(path), weight = 1, seconds = 30 }: RewardOptions & { readonly seconds?: number } = {},
-  ): Promise<RewardFunction> {
-    const process = new RewardProcess(path, seconds);
-    await process.open();
-    return new RewardFunction(process, name, checkedWeight(name, weight));
-  }
-
-  score(samples: readonly Sample[], options?: { readonly signal?: AbortSignal }): Promise<Float64Array> {
-    return this.#process.score(samples, options);
-  }
-  /** Ends the process. */
-  [Symbol.dispose](): void {
-    this.#process[Symbol.dispose]();
-  }
 }
 
 /** A model that scores texts, with its head and tokenizer, as `loadHead` returns them. */
@@ -249,10 +206,8 @@ function textOf(tokenizer: Tokenizer, id: number): string | undefined {
   }
 }
 
-const fileName = (path: string): string => path.replace(/.*[/\\]/, "").replace(/\.\w+$/, "");
-
-/** Returns a reward's weight. @throws {ConfigError} when it is not a finite number */
-function checkedWeight(name: string, weight: number): number {
+/** @internal Returns a reward's weight. @throws {ConfigError} when it is not a finite number */
+export function checkedWeight(name: string, weight: number): number {
   if (Number.isFinite(weight)) return weight;
   throw new ConfigError(`The weight of the reward ${name} is ${weight}; expected a finite number`);
 }

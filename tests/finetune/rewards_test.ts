@@ -1,7 +1,8 @@
 /** Rewards: scores of functions and models, and errors if a function fails, hangs or lacks a permission. */
 import { assertEquals, assertRejects, assertStringIncludes, assertThrows } from "@std/assert";
 import { ConfigError, TrainingError } from "../../src/errors.ts";
-import { plainReward, RewardFunction, RewardModel, type Sample } from "../../src/finetune/rewards.ts";
+import { RewardFunction } from "../../src/finetune/reward_function.ts";
+import { plainReward, RewardModel, type Sample } from "../../src/finetune/rewards.ts";
 import { createDevice } from "../../src/device/create.ts";
 import { newHead } from "../../src/finetune/head_description.ts";
 import { headScores } from "../../src/finetune/head_passes.ts";

@@ -5,28 +5,11 @@
  * A worker would not be enough. Deno cannot end a worker in an endless loop. Only web workers can run without
  * permissions, and if their heap fills up, Deno ends the whole process.
  */
-import type { Words } from "../data/examples.ts";
 import { ConfigError, TrainingError } from "../errors.ts";
 import { Turns } from "../files/files.ts";
 import { reason } from "../files/reason.ts";
-import { shown } from "../files/shown.ts";
 import { builtin } from "../files/system.ts";
-
-/** A completion to be scored. */
-export interface Sample {
-  /** The prompt. */ readonly prompt: Words;
-  /** The policy's completion, without special tokens. */ readonly completion: string;
-  /** The tokens of prompt and completion, including special tokens. */ readonly ids: Int32Array;
-  /** The number of tokens in the prompt. */ readonly from: number;
-  /** Whether the completion has its end token, and was not cut off. */ readonly ended: boolean;
-  /** The further columns of the prompt's row. */ readonly more?: Readonly<Record<string, unknown>>;
-}
-
-/** The end of an error message, which names the sample's prompt. */
-export const afterPrompt = ({ prompt }: Sample): string => {
-  const text = typeof prompt === "string" ? prompt : prompt.at(-1)?.content ?? "";
-  return `after the prompt "${shown(text)}"`;
-};
+import { afterPrompt, checkedWeight, type Reward, type RewardOptions, type Sample } from "./rewards.ts";
 
 /** A line from the process. The first one says whether the function was loaded. */
 interface Reply {
@@ -85,21 +68,53 @@ const LONGEST = 2 ** 16;
 /** A time limit is measured in this many ticks of a timer. */
 const TICKS = 20;
 
-/** A function from a file. The first call starts the process; if the process has ended, the next call starts a new one. */
-export class RewardProcess implements Disposable {
+/**
+ * A reward function from a file. The file is a module whose default export takes the prompt, the completion and the
+ * whole {@linkcode Sample}, and returns a number or a promise of a number:
+ *
+ * ```ts ignore
+ * import words from "./words.json" with { type: "json" };
+ * export default (prompt: string, completion: string): number => words.filter((word) => completion.includes(word)).length;
+ * ```
+ *
+ * The function runs in a process of its own without permissions: it cannot access files, the network or the
+ * environment, and its heap is limited to 1 GB. Modules that it imports, and JSON or text imported with an import
+ * attribute, are loaded before it runs. A call that takes too long fails and ends the process; the next call starts a
+ * new one. What the function logs is printed on the standard error.
+ *
+ * This works only in Deno, with the permission `--allow-run=deno`.
+ *
+ * @example
+ * ```ts ignore
+ * using reward = await RewardFunction.open("reward.ts", { weight: 0.5 });
+ * console.log(await reward.score([{ prompt: "2 + 2 =", completion: " 4", ids: new Int32Array(6), from: 5, ended: true }]));
+ * ```
+ */
+export class RewardFunction implements Reward {
   readonly #turns = new Turns();
   #running: Running | undefined;
 
-  /**
-   * Stores the options. The process is started later.
-   * @param path a module whose default export is the function
-   * @param seconds time limit of a call
-   */
-  constructor(readonly path: string, readonly seconds: number) {}
+  private constructor(
+    /** The module's path. */ readonly path: string,
+    readonly name: string,
+    readonly weight: number,
+    /** Time limit of one call. */ readonly seconds: number,
+  ) {}
 
-  /** Starts the process, unless it is running. @throws {ConfigError} when the file cannot be used */
-  open(): Promise<void> {
-    return this.#turns.take(() => this.#start());
+  /**
+   * Loads a reward function.
+   *
+   * @param path the module's path
+   * @param options.seconds time limit of one call; default: 30. Loading may take this long too, and at least 30 seconds
+   * @throws {ConfigError} when the file does not exist, cannot be loaded, or does not export a function
+   */
+  static async open(
+    path: string,
+    { name = fileName(path), weight = 1, seconds = 30 }: RewardOptions & { readonly seconds?: number } = {},
+  ): Promise<RewardFunction> {
+    const reward = new RewardFunction(path, name, checkedWeight(name, weight), seconds);
+    await reward.#start();
+    return reward;
   }
 
   /**
@@ -213,3 +228,5 @@ async function exchange({ process, requests, replies }: Running, line: string): 
     throw new Error("has written to the standard output, which is reserved for scores");
   }
 }
+
+const fileName = (path: string): string => path.replace(/.*[/\\]/, "").replace(/\.\w+$/, "");
