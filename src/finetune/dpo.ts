@@ -18,19 +18,17 @@
  */
 import { labelCount, paddedLengths, TokenRows } from "../data/token_rows.ts";
 import type { TokensIdentity } from "../data/tokens.ts";
-import { maximumShare } from "../../kernels/binary/kernel.ts";
 import { noGrad } from "../engine/autograd.ts";
 import type { Tensor } from "../engine/tensor.ts";
-import { ConfigError } from "../errors.ts";
+import { ConfigError, DataError } from "../errors.ts";
 import type { GPT } from "../gpt.ts";
-import { binary } from "../ops/broadcast.ts";
-import { concat, div, logSoftmax, matmul, maximum, mul, neg, pow, reshape, slice, sub, sum } from "../ops/mod.ts";
+import { add, concat, div, maximum, mul, neg, pow, reshape, slice, sub, sum } from "../ops/mod.ts";
 import type { LogprobStatistics } from "../ops/logprobs.ts";
 import type { LossAndOutputs, MicroBatch, Task } from "../train/task.ts";
 import { adaptersOf, Lora } from "./lora.ts";
-import { answerSums, checkRows, pairArrays, type PairSizes, type PreferenceRows } from "./pairs.ts";
+import { answerSums, greater, logSigmoids, pairArrays, type PairSizes, type PreferenceRows } from "./pairs.ts";
 import { ReferencePolicy, tokenLogprobs } from "./policy.ts";
-import { type RowOptions, RowTask, type Splits } from "./row_task.ts";
+import { checkRows, type RowOptions, RowTask, type Splits } from "./row_task.ts";
 
 /** The losses of {@linkcode DirectPreference}. */
 export type PreferenceLoss = "sigmoid" | "hinge" | "ipo" | "robust";
@@ -101,7 +99,11 @@ export class DirectPreference extends RowTask {
    * @throws {ConfigError} when an option is out of its range
    */
   constructor(model: GPT, readonly rows: PreferenceRows, options: PreferenceOptions) {
-    for (const [name, some] of Object.entries(rows)) checkRows(name, some, options.maxLength);
+    for (const [name, { length }] of Object.entries(rows)) {
+      if (length > 0 && length % 2 === 0) continue;
+      throw new DataError(`Preferences: ${name} has ${length} rows; expected two for each pair, one pair or more`);
+    }
+    checkRows("Preferences", rows, options.maxLength);
     const batchSize = Math.min(options.batchSize, rows.train.length / 2);
     super({ train: rows.train.length / 2, val: rows.val.length / 2 }, { ...options, batchSize });
     const { loss = "sigmoid", beta = 0.1, labelSmoothing = 0, maxLength, reference } = options;
@@ -141,30 +143,23 @@ export class DirectPreference extends RowTask {
     if (loss === "ipo") return pow(sub(delta(div(ratios, lengths)), number(1 / (2 * beta))), 2);
     const scaled = mul(delta(ratios), number(beta)); // β Δ
     if (loss === "hinge") return maximum(sub(number(1), scaled), number(0));
-    // The logarithms of softmax(β Δ, 0) are log σ(β Δ) and log σ(−β Δ).
-    const zero = device.tensor(new Float32Array(B), [B, 1]);
-    const both = logSoftmax(concat([reshape(scaled, [B, 1]), zero], { axis: 1 })); // (B, 2)
     const shares = loss === "robust" ? [(1 - e) / (1 - 2 * e), -e / (1 - 2 * e)] : [1 - e, e];
-    return neg(sum(mul(both, device.tensor(shares, [1, 2])), { axis: 1 }));
+    return neg(sum(mul(logSigmoids(scaled), device.tensor(shares, [1, 2])), { axis: 1 }));
   }
 
-  /**
-   * Computes the numbers of `measures`, in their order: eleven means over pairs or tokens, multiplied by the matrix
-   * from `mixing`.
-   */
+  /** Computes the numbers of `measures`, in their order, from eleven means over pairs or tokens. */
   #measure(
     { mean, entropy, hit }: LogprobStatistics,
     { sums, ratios, counts }: Readonly<Record<string, Tensor>>,
   ): Tensor {
-    const { device, shape: [rows] } = sums, B = rows / 2, { beta } = this.#options;
+    const { device, shape: [rows] } = sums, B = rows / 2, beta = device.tensor([this.#options.beta], []);
     const perRow = (x: Tensor) => reshape(sum(x, { axis: 1 }), [2, B]); // chosen, rejected
     const pairs = [ratios, sums].map((x) => reshape(x, [2, B])), tokens = [mean, entropy, hit].map(perRow);
     const [good, bad] = [0, 1].map((at) => slice(pairs[0], { axis: 0, start: at, end: at + 1 }));
-    const share = binary(maximumShare, good, bad), [zero, one, two] = [0, 1, 2].map((n) => device.tensor([n], []));
-    const better = maximum(sub(mul(share, two), one), zero); // share is 1 if the chosen answer's is greater, 1/2 if equal
-    const totals = sum(concat([...pairs, ...tokens, better], { axis: 0 }), { axis: 1 }); // (11)
-    const means = reshape(div(totals, counts), [1, SUMS]);
-    return reshape(matmul(means, device.tensor(mixing(beta), [SUMS, MEASURES.length])), [MEASURES.length]);
+    const totals = sum(concat([...pairs, ...tokens, greater(good, bad)], { axis: 0 }), { axis: 1 }); // (11)
+    const means = div(totals, counts), of = (start: number, end = start + 1) => slice(means, { axis: 0, start, end });
+    const [chosen, rejected] = [mul(of(0), beta), mul(of(1), beta)], margins = sub(chosen, rejected);
+    return concat([chosen, rejected, margins, of(10), of(2, 6), add(of(6), of(7)), of(8)], { axis: 0 });
   }
 
   /** @internal */
@@ -192,7 +187,7 @@ export class DirectPreference extends RowTask {
       tokens,
       targets,
       pairs: { values: new Float32Array(B).fill(1, 0, n), shape: [B] },
-      counts: { values: Float32Array.of(n, n, n, n, chosen, rejected, all, all, chosen, rejected, n), shape: [SUMS] },
+      counts: { values: Float32Array.of(n, n, n, n, chosen, rejected, all, all, chosen, rejected, n), shape: [11] },
       ...(loss === "ipo" && { lengths: of((which, _, i) => [good, bad][which][i], 1) }),
       ...(reference && !(reference instanceof ReferencePolicy) &&
         { reference: of((which, pair) => reference[split][2 * pair + which], 0) }),
@@ -217,43 +212,8 @@ export class DirectPreference extends RowTask {
     const own = reference instanceof ReferencePolicy // a separate reference model is in memory already and not counted again
       ? new ReferencePolicy(model, reference.reference instanceof Lora ? lora : model)
       : reference && { train: sums, val: sums };
-    return new Rehearsal(model, { train: rows, val: rows }, { ...this.#options, reference: own });
+    return new DirectPreference(model, { train: rows, val: rows }, { ...this.#options, reference: own }).rehearse();
   }
-}
-
-/** A task that draws all of its micro-batches for every update. */
-class Rehearsal extends DirectPreference {
-  override *draw(): Generator<MicroBatch> {
-    const count = this.microBatches("val");
-    for (const { arrays } of super.evaluate("val", { count })) yield { arrays, weight: 1 / count };
-  }
-  override evaluate(): Generator<MicroBatch> {
-    return this.draw();
-  }
-}
-
-/** The number of sums from which the measures are computed. */
-const SUMS = 11;
-
-/** The matrix (SUMS, measures), row by row, that turns means into measures: each measure is a weighted sum of means. */
-function mixing(beta: number): number[] {
-  const from: readonly (readonly [sum: number, measure: string, factor: number])[] = [
-    [0, "rewards/chosen", beta],
-    [1, "rewards/rejected", beta],
-    [0, "rewards/margins", beta],
-    [1, "rewards/margins", -beta],
-    [2, "logps/chosen", 1],
-    [3, "logps/rejected", 1],
-    [4, "logits/chosen", 1],
-    [5, "logits/rejected", 1],
-    [6, "entropy", 1],
-    [7, "entropy", 1],
-    [8, "mean_token_accuracy", 1],
-    [10, "rewards/accuracies", 1],
-  ];
-  const matrix = new Array<number>(SUMS * MEASURES.length).fill(0);
-  for (const [sum, measure, factor] of from) matrix[sum * MEASURES.length + MEASURES.indexOf(measure)] = factor;
-  return matrix;
 }
 
 /** @throws {ConfigError} when an option is out of its range */

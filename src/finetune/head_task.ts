@@ -111,15 +111,21 @@ export class HeadTask extends RowTask {
     for (const length of used) {
       for (let i = 0; i < batchSize; i++) rows.add(Array(choices).fill(Array(length).fill(id)), train.labels[0]);
     }
-    const fewer = train.length % batchSize, splits = { train: rows, val: rows };
     const states = new Float32Array(rows.first(rows.length) * model.config.nEmbd);
-    return new Rehearsal(model, splits, {
-      ...this.#options,
-      head: undefined,
-      unfreezeEvery: 0,
-      lmWeight: this.#lmWeight,
+    const task = new HeadTask(model, { train: rows, val: rows }, {
+      ...{ ...this.#options, head: undefined, unfreezeEvery: 0, lmWeight: this.#lmWeight },
       features: features && { train: states, val: states },
-    }, fewer);
+    });
+    const counts = [batchSize, train.length % batchSize].filter((count) => count > 0); // the last update may be smaller
+    // An evaluation can reuse memory that was allocated for the first batch of an update. Here that batch has the
+    // shortest rows, so the estimate contains the most additional memory that an evaluation can need.
+    const batches = used.flatMap((_, i) =>
+      counts.map((count): MicroBatch => {
+        const numbers = Array.from({ length: count }, (_, row) => i * batchSize + row);
+        return { weight: count / rows.length, arrays: task.arrays("train", numbers) };
+      })
+    );
+    return Object.assign(task, { draw: () => batches, evaluate: () => batches });
   }
 
   /** @internal */
@@ -185,29 +191,5 @@ export class HeadTask extends RowTask {
   /** Checksums of both splits: of the rows' tokens and labels. */
   identity(): Record<keyof HeadSplits, TokensIdentity> {
     return { train: identify(this.rows.train), val: identify(this.rows.val) };
-  }
-}
-
-/** A task that draws all of its batches for every update, and for each shape also a batch with `fewer` rows. */
-class Rehearsal extends HeadTask {
-  constructor(model: GPT, rows: HeadSplits, readonly options: HeadTaskOptions, readonly fewer: number) {
-    super(model, rows, options);
-  }
-  override *draw(): Generator<MicroBatch> {
-    const { batchSize } = this.options, length = this.rows.train.length;
-    for (let first = 0; first < length; first += batchSize) {
-      for (const count of [batchSize, this.fewer]) {
-        const numbers = Array.from({ length: count }, (_, i) => first + i);
-        if (count > 0) yield { arrays: this.arrays("train", numbers), weight: count / length };
-      }
-    }
-  }
-  /**
-   * Evaluates the batches of an update. An evaluation can reuse memory that was allocated for the first batch of an
-   * update. Here that batch has the shortest rows, so the estimate contains the most additional memory that an
-   * evaluation can need.
-   */
-  override evaluate(): Generator<MicroBatch> {
-    return this.draw();
   }
 }

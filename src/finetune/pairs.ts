@@ -1,12 +1,13 @@
 /**
  * Pairs of answers: how they are stored in rows and laid out in batches, and their log-probabilities under a policy.
  */
-import { labelCount, paddedLengths, type TokenRows } from "../data/token_rows.ts";
+import { maximumShare } from "../../kernels/binary/kernel.ts";
+import { paddedLengths, type TokenRows } from "../data/token_rows.ts";
 import type { Tensor } from "../engine/tensor.ts";
-import { DataError } from "../errors.ts";
 import type { GPT } from "../gpt.ts";
 import { Breather } from "../loop/breather.ts";
-import { sum } from "../ops/sum.ts";
+import { binary } from "../ops/broadcast.ts";
+import { add, concat, logSoftmax, maximum, reshape, sub, sum } from "../ops/mod.ts";
 import { CapturedPasses, type ReferencePolicy, rowArrays, type ScoredRow, tokenLogprobs } from "./policy.ts";
 import type { Splits } from "./row_task.ts";
 
@@ -83,15 +84,14 @@ export async function referenceSums(
   return found;
 }
 
-/** @internal Checks rows. @throws {DataError} when there are no pairs, or a row has no answer or too many tokens */
-export function checkRows(name: string, rows: TokenRows, maxLength: number): void {
-  if (rows.length === 0 || rows.length % 2 > 0) {
-    throw new DataError(`Preferences: ${name} has ${rows.length} rows; expected two for each pair, one pair or more`);
-  }
-  for (let i = 0; i < rows.length; i++) {
-    const labels = labelCount(rows.row(i)), length = rows.lengthOf(i);
-    if (labels > 0 && length <= maxLength) continue;
-    const what = labels > 0 ? `${length} tokens, expected at most ${maxLength}` : "no token that is learned";
-    throw new DataError(`Preferences: row ${i} of ${name} has ${what}`);
-  }
+/** @internal log σ(x) and log σ(−x) of each element of x (N), which are the logarithms of softmax(x, 0): (N, 2). */
+export function logSigmoids(x: Tensor): Tensor {
+  const zeros = x.device.tensor(new Float32Array(x.size), [x.size, 1]);
+  return logSoftmax(concat([reshape(x, [x.size, 1]), zeros], { axis: 1 }));
+}
+
+/** @internal 1 where a is greater than b, otherwise 0. */
+export function greater(a: Tensor, b: Tensor): Tensor {
+  const share = binary(maximumShare, a, b), [zero, one] = [0, 1].map((n) => a.device.tensor([n], []));
+  return maximum(sub(add(share, share), one), zero); // a's share in max(a, b) is ½ if both are equal
 }

@@ -16,7 +16,6 @@
  *
  * @see https://huggingface.co/docs/trl/reward_trainer
  */
-import { maximumShare } from "../../kernels/binary/kernel.ts";
 import { paddedLengths } from "../data/token_rows.ts";
 import type { TokensIdentity } from "../data/tokens.ts";
 import { noGrad } from "../engine/autograd.ts";
@@ -25,28 +24,13 @@ import { ConfigError, DataError } from "../errors.ts";
 import type { GPT } from "../gpt.ts";
 import type { NumberArray } from "../kernel.ts";
 import { evaluating } from "../nn/module.ts";
-import {
-  add,
-  concat,
-  div,
-  logSoftmax,
-  matmul,
-  max,
-  maximum,
-  mul,
-  neg,
-  pow,
-  reshape,
-  slice,
-  sub,
-  sum,
-} from "../ops/mod.ts";
-import { binary } from "../ops/broadcast.ts";
+import { add, concat, div, matmul, max, mul, neg, pow, reshape, slice, sub, sum } from "../ops/mod.ts";
 import type { RandomGenerator } from "../random/mod.ts";
 import type { LossAndOutputs, Measures, MicroBatch, Task } from "../train/task.ts";
 import { configOf, type HeadDescription } from "./head_description.ts";
 import { headBatch, HeadRows, identify } from "./head_rows.ts";
 import { pooled, SequenceClassifier } from "./heads.ts";
+import { greater, logSigmoids } from "./pairs.ts";
 import { type RowOptions, RowTask, type Splits } from "./row_task.ts";
 
 /** Options of {@linkcode RewardModelling}. */
@@ -153,10 +137,8 @@ export class RewardModelling extends RowTask {
     return reshape(evaluating(this.module, () => this.module.forward(states)), texts.shape);
   }
   #loss(scores: Tensor, { pairs, divisors, margins }: Readonly<Record<string, Tensor>>): Tensor {
-    const { device } = scores, { centering = 0 } = this.#options, N = pairs.size;
-    // The logarithms of softmax(x, 0) are log σ(x) and log σ(−x).
-    const x = reshape(sub(pairwise(scores, -1), margins), [N, 1]), zeros = device.tensor(new Float32Array(N), [N, 1]);
-    const right = slice(logSoftmax(concat([x, zeros], { axis: 1 })), { axis: 1, start: 0, end: 1 });
+    const { device } = scores, { centering = 0 } = this.#options, gaps = sub(pairwise(scores, -1), margins);
+    const right = slice(logSigmoids(gaps), { axis: 1, start: 0, end: 1 });
     let losses = neg(reshape(right, pairs.shape));
     if (centering > 0) losses = add(losses, mul(pow(pairwise(scores, 1), 2), device.tensor([centering], [])));
     return sum(div(sum(mul(losses, pairs), { axis: 1 }), divisors));
@@ -239,18 +221,8 @@ export class RewardModelling extends RowTask {
     for (const length of lengths.flatMap((length) => Array<number>(batchSize).fill(length))) {
       rows.add(Array(this.#choices).fill(new Int32Array(length).fill(id)), row);
     }
-    return new Rehearsal(model, { train: rows, val: rows }, { ...this.#options, head: undefined, unfreezeEvery: 0 });
-  }
-}
-
-/** A task that draws all of its micro-batches for every update. */
-class Rehearsal extends RewardModelling {
-  override *draw(): Generator<MicroBatch> {
-    const count = this.microBatches("val");
-    for (const { arrays } of super.evaluate("val", { count })) yield { arrays, weight: 1 / count };
-  }
-  override evaluate(): Iterable<MicroBatch> {
-    return this.draw();
+    const options = { ...this.#options, head: undefined, unfreezeEvery: 0 };
+    return new RewardModelling(model, { train: rows, val: rows }, options).rehearse();
   }
 }
 
@@ -274,9 +246,7 @@ function measuresOf(
   scores: Tensor,
   { pairs, divisors, texts, count, mask }: Readonly<Record<string, Tensor>>,
 ): Tensor {
-  const { device } = scores, zero = device.tensor([0], []), gaps = pairwise(scores, -1);
-  const share = binary(maximumShare, gaps, zero); // 1 if the better text has the higher score, ½ if both are equal
-  const ordered = maximum(sub(add(share, share), device.tensor([1], [])), zero);
+  const gaps = pairwise(scores, -1), ordered = greater(gaps, scores.device.tensor([0], []));
   const least = neg(max(add(neg(scores), mask))), most = max(add(scores, mask));
   const [right, margin] = [ordered, gaps].map((x) => sum(div(sum(mul(x, pairs), { axis: 1 }), divisors)));
   const numbers = [right, margin, least, div(sum(mul(scores, texts)), count), most];

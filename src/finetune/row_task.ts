@@ -5,9 +5,10 @@
  * has the gradient of all its rows at once.
  */
 import { Epochs, type EpochsState } from "../data/epochs.ts";
+import { labelCount, type TokenRows } from "../data/token_rows.ts";
 import type { TokensIdentity } from "../data/tokens.ts";
 import type { Tensor } from "../engine/tensor.ts";
-import { CheckpointError } from "../errors.ts";
+import { CheckpointError, DataError } from "../errors.ts";
 import type { GPT } from "../gpt.ts";
 import type { Module } from "../nn/module.ts";
 import { AdamW, type AdamWOptions, type NamedParameter } from "../optim/adamw.ts";
@@ -95,6 +96,13 @@ export abstract class RowTask implements Task {
     }
   }
 
+  /** Makes every update and every evaluation draw all rows to evaluate on, to estimate memory. @internal */
+  protected rehearse(): this {
+    const count = this.microBatches("val"), batches = [...this.evaluate("val", { count })];
+    const draw = () => batches.map(({ arrays }) => ({ arrays, weight: 1 / count }));
+    return Object.assign(this, { draw, evaluate: draw });
+  }
+
   /** Creates AdamW over all trainable parameters, with one group per layer if their learning rates differ. */
   configureOptimizers(model: GPT, options: AdamWOptions): AdamW {
     const added = [...this.module?.namedParameters({ trainable: true }) ?? []];
@@ -123,5 +131,21 @@ export abstract class RowTask implements Task {
     this.#epochs.restore({ epoch, place: rows === this.#counts.train ? place : 0 }, path);
     this.#tokens = Number(tokens);
     this.#before = this.#position();
+  }
+}
+
+/**
+ * @internal Checks rows of tokens.
+ * @throws {DataError} when a split has no rows, or a row has too many tokens or no learned token after its first
+ */
+export function checkRows(task: string, rows: Splits<TokenRows>, maxLength: number): void {
+  for (const [name, some] of Object.entries(rows)) {
+    if (some.length === 0) throw new DataError(`${task}: ${name} has no rows`);
+    for (let i = 0; i < some.length; i++) {
+      const labels = labelCount(some.row(i)), length = some.lengthOf(i);
+      if (labels > 0 && length <= maxLength) continue;
+      const what = labels > 0 ? `${length} tokens, expected at most ${maxLength}` : "no token that is learned";
+      throw new DataError(`${task}: row ${i} of ${name} has ${what}`);
+    }
   }
 }

@@ -16,13 +16,12 @@ import { labelCount, paddedLength, paddedLengths, type TokenRows } from "../data
 import type { TokensIdentity } from "../data/tokens.ts";
 import { noGrad } from "../engine/autograd.ts";
 import type { Tensor } from "../engine/tensor.ts";
-import { DataError } from "../errors.ts";
 import type { GPT } from "../gpt.ts";
 import { concat, div, reshape, sum } from "../ops/mod.ts";
 import { logprobStatistics } from "../ops/logprobs.ts";
 import type { LossAndOutputs, MicroBatch, Task } from "../train/task.ts";
 import { packBestFit } from "./packing.ts";
-import { type RowOptions, RowTask, type Splits } from "./row_task.ts";
+import { checkRows, type RowOptions, RowTask, type Splits } from "./row_task.ts";
 
 /** Options of {@linkcode SupervisedTuning}. */
 export interface SupervisedOptions extends RowOptions {
@@ -78,7 +77,7 @@ export class SupervisedTuning extends RowTask {
    * @throws {DataError} when a split has no rows, or a row does not meet these conditions
    */
   constructor(model: GPT, readonly rows: TuningRows, { maxLength, packing = false, ...options }: SupervisedOptions) {
-    for (const [name, some] of Object.entries(rows)) checkRows(name, some, maxLength);
+    checkRows("Supervised tuning", rows, maxLength);
     const bins = { train: binsOf(rows.train, maxLength, packing), val: binsOf(rows.val, maxLength, packing) };
     const batchSize = Math.min(options.batchSize, bins.train.length);
     super({ train: bins.train.length, val: bins.val.length }, { ...options, batchSize });
@@ -173,17 +172,6 @@ export class SupervisedTuning extends RowTask {
       starts?.values.fill(begin - b * T, begin, (b + 1) * T); // padding is a document of its own, so it attends to no row
     }
     return arrays;
-  }
-}
-
-/** @throws {DataError} when there are no rows, or a row has too many tokens or no learned token after its first */
-function checkRows(name: string, rows: TokenRows, maxLength: number): void {
-  if (rows.length === 0) throw new DataError(`Supervised tuning: ${name} has no rows`);
-  for (let i = 0; i < rows.length; i++) {
-    const labels = labelCount(rows.row(i)), length = rows.lengthOf(i);
-    if (labels > 0 && length <= maxLength) continue;
-    const what = labels > 0 ? `${length} tokens, expected at most ${maxLength}` : "no token that is learned";
-    throw new DataError(`Supervised tuning: row ${i} of ${name} has ${what}`);
   }
 }
 
