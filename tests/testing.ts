@@ -77,9 +77,13 @@ export async function inFolder(body: (folder: string) => Promise<void>): Promise
   }
 }
 
-/** Starts a command of src/cli as a process with permission to read and write files only. */
+/**
+ * Starts a command of src/cli as a process with permission to read and write files only. `finetune` may also start Deno,
+ * for reward functions.
+ */
 export function startCommand(name: string, args: readonly string[]): Deno.ChildProcess {
   const allowed = ["--allow-env=NANOGPT_DEBUG", "--allow-read", "--allow-write"];
+  if (name === "finetune") allowed.push(`--allow-run=${Deno.execPath()}`);
   return new Deno.Command(Deno.execPath(), {
     args: ["run", "--no-prompt", "--no-check", ...allowed, `src/cli/${name}.ts`, ...args],
     cwd: new URL("../", import.meta.url),

@@ -161,9 +161,10 @@ export function describeError(error: unknown): string {
   return `${error.name}: ${line}\nSet NANOGPT_DEBUG=1 in the environment to print the stack trace.`;
 }
 
-/** The additional permission and flag of the task `serve`, and of variants of tasks, such as `train:dawn`. */
+/** The additional permission and flag of some tasks, and of variants of tasks, such as `train:dawn`. */
 const VARIANTS: Readonly<Record<string, readonly [permission: string, flag: string]>> = {
   serve: ["--allow-sys", ""],
+  finetune: ["--allow-run=deno", ""], // for reward functions
   dawn: ["--allow-ffi", "--device=webgpu:dawn"],
   native: ["--allow-ffi", "--native"],
   lan: ["", "--host=0.0.0.0"],

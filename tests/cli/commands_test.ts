@@ -158,6 +158,10 @@ Deno.test("the command that resumes a run can be pasted into a shell", () => {
     `${run} --allow-ffi jsr:@nanogpt/ts/cli/train --device=webgpu:dawn --seed=1`,
   );
   assertEquals(
+    taskCommand("finetune:native", ["--seed=1"], registry),
+    `${run} --allow-run=deno --allow-ffi jsr:@nanogpt/ts/cli/finetune --native --seed=1`,
+  );
+  assertEquals(
     taskCommand("serve:lan", [], registry),
     `${run} --allow-sys jsr:@nanogpt/ts/cli/serve --host=0.0.0.0`,
   );
