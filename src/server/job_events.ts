@@ -8,6 +8,16 @@ import type { NewEvent, Store, StoredCheckpoint } from "./store.ts";
 /** Approximate maximum number of a job's step events. A job with n times as many steps has an event for every nth. */
 const MOST_STEPS = 1000;
 
+/** The loss and the accuracy of a step or of an evaluation, under OpenAI's names. An evaluation reads all of its file. */
+function measured(line: Record<string, number>): Record<string, number> {
+  const { loss, val_loss, mean_token_accuracy: train, val_mean_token_accuracy: valid } = line;
+  if (val_loss === undefined) {
+    return { train_loss: loss, ...train !== undefined && { train_mean_token_accuracy: train } };
+  }
+  const accuracy = valid !== undefined && { valid_mean_token_accuracy: valid, full_valid_mean_token_accuracy: valid };
+  return { valid_loss: val_loss, full_valid_loss: val_loss, ...accuracy };
+}
+
 export class Progressed {
   constructor(readonly store: Store, readonly job: string) {}
 
@@ -16,27 +26,26 @@ export class Progressed {
     const { store, job } = this, { state } = store.job(job)!, { total = 0 } = state, events: NewEvent[] = [];
     let { steps, evaluations, tokens } = state, metrics = { ...state.metrics };
     const every = Math.max(1, Math.ceil(total / MOST_STEPS));
-    for (const { iter, ...line } of lines) {
-      const isStep = !("val_loss" in line);
+    for (const { iter, ...rest } of lines) {
+      const line = rest as Record<string, number>, isStep = !("val_loss" in line), of = measured(line);
       if (iter < (isStep ? steps : evaluations)) continue;
       const step = isStep ? iter + 1 : iter,
-        { loss, train_loss, val_loss, lr, ms, tokens_per_second, ...more } = line as Record<string, number>;
+        { loss, train_loss, val_loss, lr, ms, tokens_per_second, ...others } = line,
+        { mean_token_accuracy: _, val_mean_token_accuracy: __, ...more } = others;
       if (isStep) {
         steps = iter + 1;
         tokens += Math.round(ms * tokens_per_second / 1000);
-        metrics = { train_loss: loss }; // the only metric of a checkpoint without an evaluation
+        metrics = of; // a checkpoint without an evaluation has no others
         if (step % every !== 0 && step !== total) continue;
       } else {
         evaluations = iter + 1;
-        metrics = { ...metrics, valid_loss: val_loss, full_valid_loss: val_loss };
+        metrics = { ...metrics, ...of };
       }
-      const own = isStep
-        ? { train_loss: loss, learning_rate: lr, tokens_per_second }
-        : { train_loss, valid_loss: val_loss, full_valid_loss: val_loss };
+      const own = isStep ? { learning_rate: lr, tokens_per_second } : { train_loss };
       const losses = isStep ? `training loss=${loss.toFixed(4)}` : `validation loss=${val_loss.toFixed(4)}`;
       events.push({
         ...{ level: "info", type: "metrics", message: `Step ${step}/${total}: ${losses}` },
-        data: { step, total_steps: total, ...own, ...more },
+        data: { step, total_steps: total, ...of, ...own, ...more },
       });
     }
     store.together(() => store.change(job, { steps, evaluations, tokens, metrics, starts: 0 }, events));

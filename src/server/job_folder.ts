@@ -117,18 +117,22 @@ function wordsOf(tokenizer: Tokenizer): Record<string, unknown> | undefined {
 
 /**
  * The metrics as CSV: OpenAI's columns, with empty accuracies if they were not measured, and the task's other metrics.
+ * Step n is the nth update, or an evaluation after it, as in the job's events.
  */
 async function metricsTable(run: string): Promise<string> {
   const rows = new Map<number, Record<string, number>>();
   for (
-    const { iter, loss, ms: _, lr: __, grad_norm: ___, tokens_per_second: ____, ...line } of await readMetrics(
+    const { iter, ms: _, lr: __, grad_norm: ___, tokens_per_second: ____, ...line } of await readMetrics(
       `${run}/metrics.jsonl`,
     )
   ) {
-    const { train_loss: _train, val_loss, train_accuracy, val_accuracy, ...more } = line as Record<string, number>;
-    rows.set(iter, {
-      ...rows.get(iter),
-      ...loss !== undefined && { train_loss: loss as number },
+    const { loss, train_loss: _, train_mean_token_accuracy: __, val_loss, ...rest } = line as Record<string, number>,
+      { mean_token_accuracy, val_mean_token_accuracy, ...others } = rest,
+      { train_accuracy = mean_token_accuracy, val_accuracy = val_mean_token_accuracy, ...more } = others;
+    const step = val_loss === undefined ? iter + 1 : iter;
+    rows.set(step, {
+      ...rows.get(step),
+      ...loss !== undefined && { train_loss: loss },
       ...val_loss !== undefined && { valid_loss: val_loss },
       ...train_accuracy !== undefined && { train_accuracy },
       ...val_accuracy !== undefined && { valid_mean_token_accuracy: val_accuracy },
@@ -137,6 +141,6 @@ async function metricsTable(run: string): Promise<string> {
   }
   const own = ["train_loss", "train_accuracy", "valid_loss", "valid_mean_token_accuracy"];
   const names = new Set([...own, ...rows.values().flatMap(Object.keys)]);
-  const lines = [...rows].map(([iter, row]) => [iter, ...[...names].map((name) => row[name] ?? "")].join(","));
+  const lines = [...rows].map(([step, row]) => [step, ...[...names].map((name) => row[name] ?? "")].join(","));
   return [["step", ...names].join(","), ...lines, ""].join("\n");
 }

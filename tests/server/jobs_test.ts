@@ -10,8 +10,8 @@ const texts = (events: Answer) => events.data.map(({ message }: Answer) => messa
 Deno.test("jobs: a model is fine-tuned on uploaded rows, and served with its files", () =>
   inFolder((folder) =>
     withJobs(folder, async ({ upload, post, get, until, tuned, fetch }) => {
-      const training_file = await upload(completions(16));
-      const made = await post("/v1/fine_tuning/jobs", { model: "m", training_file, suffix: "abc", seed: 3 });
+      const training_file = await upload(completions(16)), validation_file = await upload(completions(8));
+      const made = await post(JOBS, { model: "m", training_file, validation_file, suffix: "abc", seed: 3 });
       assertEquals([made.object, made.model, made.status], ["fine_tuning.job", "m", "validating_files"]);
       const job = await until(made.id, "succeeded"), { data } = await get(`/v1/models`);
       assertMatch(job.fine_tuned_model, /^ft:m:local:abc:[0-9a-f]{8}$/);
@@ -40,6 +40,22 @@ Deno.test("jobs: a model is fine-tuned on uploaded rows, and served with its fil
         ...["Checkpoint created at step 2", "Checkpoint created at step 4", "Checkpoint created at step 6"],
         ...[`New fine-tuned model created: ${job.fine_tuned_model}`, "The job has successfully completed"],
       ]);
+      const [columns, ...rows] = (await (await fetch("GET", `/v1/files/${job.result_files[2]}/content`)).text()).trim()
+        .split("\n").map((row) => row.split(","));
+      assertEquals(columns.slice(0, 3), ["step", "train_loss", "train_accuracy"]);
+      const steps = events.data.filter(({ message }: Answer) => message.includes("training loss")).reverse();
+      assertEquals(
+        rows.filter(([, loss]) => loss).map((row) => row.slice(0, 3).map(Number)),
+        steps.map(({ data }: Answer) => [data.step, data.train_loss, data.train_mean_token_accuracy]),
+      );
+      const { data: [{ metrics: last }] } = await get(`${JOBS}/${job.id}/checkpoints`), row = rows.at(-1)!.map(Number);
+      assertEquals([last.step, last.train_mean_token_accuracy, last.valid_loss, last.full_valid_mean_token_accuracy], [
+        ...[row[0], row[2], row[3], row[4]],
+      ]);
+      for (const accuracy of [steps[0].data.train_mean_token_accuracy, last.valid_mean_token_accuracy]) {
+        const right = accuracy * 40; // 8 rows with 5 learned tokens each
+        assert(right > 0 && Math.abs(right - Math.round(right)) < 1e-4, `${right}`);
+      }
     })
   ));
 
