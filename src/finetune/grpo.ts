@@ -33,11 +33,8 @@ import { adaptersOf } from "./lora.ts";
 import { ReferencePolicy, Scorer, tokenLogprobs } from "./policy.ts";
 import { CLIP_MEASURES, policyLoss } from "./policy_loss.ts";
 import { type PromptSplits, type RolloutPrompt, scoreRollouts } from "./prompts.ts";
-import { type Answers, RolloutTask } from "./rollout_task.ts";
+import { type Answers, MEAN_LENGTH, RolloutTask } from "./rollout_task.ts";
 import { isCount, type RollOptions } from "./rollouts.ts";
-
-/** The name of the measure with the mean number of tokens in a completion. */
-const MEAN_LENGTH = "completions/mean_length";
 
 /**
  * A task that trains a policy by the rewards of its completions with GRPO or RLOO.

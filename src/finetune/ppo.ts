@@ -15,6 +15,7 @@
  * forget other kinds of text.
  */
 import { getBatch } from "../data/batch.ts";
+import { paddedLength } from "../data/token_rows.ts";
 import type { Tensor } from "../engine/tensor.ts";
 import { CheckpointError } from "../errors.ts";
 import { isObject } from "../files/files.ts";
@@ -24,36 +25,31 @@ import { add, concat, mul } from "../ops/mod.ts";
 import { RandomGenerator } from "../random/mod.ts";
 import { Trained } from "../train/micro_steps.ts";
 import type { DrawOptions, LossAndOutputs, Measures, MicroBatch, Task, TaskState } from "../train/task.ts";
+import { spread } from "./advantages.ts";
 import { adaptersOf } from "./lora.ts";
-import { CapturedPasses, ReferencePolicy, rowArrays, type TokenBatch, tokenLogprobs } from "./policy.ts";
+import { CapturedPasses, ReferencePolicy, rowArrays, tokenLogprobs } from "./policy.ts";
 import {
   type Iteration,
   iterationFromJSON,
   iterationMeasures,
   iterationToJSON,
-  LENGTHS,
   meanKl,
-  total,
   updateArrays,
 } from "./ppo_iteration.ts";
 import { PROXIMAL_MEASURES, type ProximalBatch, proximalLoss } from "./ppo_loss.ts";
 import { adaptedKlCoef, returnsOf, type ScoredText } from "./returns.ts";
 import type { ProximalOptions } from "./ppo_options.ts";
 import { type PromptSplits, type RolloutPrompt, scoreRollouts } from "./prompts.ts";
-import { type Answers, RolloutTask } from "./rollout_task.ts";
+import { type Answers, MEAN_LENGTH, RolloutTask } from "./rollout_task.ts";
 import { isCount, type RollOptions, type Rollout } from "./rollouts.ts";
 import { type ValueFunction, ValueHead } from "./value.ts";
-
-/** The tensors of a pass without an update (`Seen`) and of an update (`Updated`). */
-type Seen = Readonly<Record<string, Tensor>> & TokenBatch;
-type Updated = Readonly<Record<string, Tensor>> & ProximalBatch;
 
 type Complete =
   & ProximalOptions
   & Required<Pick<ProximalOptions, "microBatches" | "miniBatches" | "epochs" | "seed" | "scoreAt">>;
 
 /** The measures that an evaluation reports. */
-const EVALUATED = ["objective/scores", "objective/kl", LENGTHS] as const;
+const EVALUATED = ["objective/scores", "objective/kl", MEAN_LENGTH] as const;
 
 /**
  * A task that trains a policy by rewards with PPO, with a penalty for its distance from a reference policy.
@@ -84,7 +80,7 @@ export class ProximalPolicy extends RolloutTask {
   /** The value function. */ override readonly module: ValueFunction;
   /** TRL's names of the measures of an update. */ readonly measures: readonly string[];
   /** The measures that a progress line shows. */
-  readonly shown = ["objective/scores", "objective/kl", "policy/entropy_avg", "policy/clipfrac_avg", LENGTHS];
+  readonly shown = ["objective/scores", "objective/kl", "policy/entropy_avg", "policy/clipfrac_avg", MEAN_LENGTH];
   /** @internal */ protected readonly judged = EVALUATED;
   readonly #options: Complete;
   /** The number of completions in an iteration. */
@@ -123,7 +119,8 @@ export class ProximalPolicy extends RolloutTask {
     const { temperature } = options, against = new ReferencePolicy(model, reference);
     this.#passes = new CapturedPasses(new Trained(model, this), (batch) => {
       const { logprobs, values } = this.#pass(model, batch);
-      const frozen = against.run((model) => tokenLogprobs(model, batch as Seen, { temperature }).logprobs);
+      const { tokens, targets } = batch;
+      const frozen = against.run((model) => tokenLogprobs(model, { tokens, targets }, { temperature }).logprobs);
       return concat([logprobs, frozen, values], { axis: 0 }); // (3B, T)
     });
   }
@@ -139,8 +136,9 @@ export class ProximalPolicy extends RolloutTask {
     const epoch = Math.floor(this.#update / miniBatches), place = this.#update % miniBatches * count;
     const order = new RandomGenerator(this.#options.seed + this.#done * epochs + epoch).randperm(this.#rows);
     const rows = order.subarray(place, place + count);
-    const tokens = total(rows, (row) => iteration.returns[row].advantages.length);
-    const places = total(rows, (row) => iteration.returns[row].returns.length);
+    const all = (of: "advantages" | "returns") =>
+      spread(Array.from(rows, (row) => iteration.returns[row][of].length)).sum;
+    const [tokens, places] = [all("advantages"), all("returns")];
     for (let at = 0; at < count; at += batchSize) {
       const some = rows.subarray(at, at + batchSize), options = { ...this.#shape(iteration.rollouts), tokens, places };
       const arrays = updateArrays(iteration, some, options);
@@ -178,9 +176,8 @@ export class ProximalPolicy extends RolloutTask {
     const texts = await this.#scored(rollouts, scores, how.signal);
     const iteration = this.#complete(rollouts, texts), measured = iterationMeasures(iteration, this.#klCoef);
     if (eosTokenId === undefined) delete measured["val/num_eos_tokens"];
-    const mean = (list: Float64Array) => list.reduce((a, b) => a + b) / list.length;
     if (rewards.length > 1) {
-      for (const [name, all] of Object.entries(each)) measured[`rewards/${name}/mean`] = mean(all);
+      for (const [name, all] of Object.entries(each)) measured[`rewards/${name}/mean`] = spread(all).mean;
     }
     return { rollouts, scores, measured, iteration };
   }
@@ -214,8 +211,7 @@ export class ProximalPolicy extends RolloutTask {
    * same bits in every pass.
    */
   #shape(rollouts: readonly Rollout[]) {
-    const longest = Math.max(...rollouts.map(({ ids }) => ids.length)),
-      length = this.lengths.find((length) => length >= longest) ?? longest;
+    const length = paddedLength(Math.max(...rollouts.map(({ ids }) => ids.length)), this.lengths);
     return { lengths: [length], batchSize: this.#options.batchSize, vocabSize: this.model.config.vocabSize };
   }
 
@@ -249,7 +245,11 @@ export class ProximalPolicy extends RolloutTask {
    */
   loss(model: GPT, batch: Readonly<Record<string, Tensor>>): LossAndOutputs {
     using scope = model.device.scope();
-    const { loss, outputs } = proximalLoss(this.#pass(model, batch), batch as Updated, this.#options);
+    const { loss, outputs } = proximalLoss(
+      this.#pass(model, batch),
+      batch as typeof batch & ProximalBatch,
+      this.#options,
+    );
     const { pretrainingTokens: tokens, pretrainingTargets: targets, pretrainingShare: share } = batch;
     if (!tokens) return { loss: scope.keep(loss), outputs: scope.keep(outputs) };
     const beside = mul(evaluating(model, () => model.forward(tokens, targets)).loss, share);

@@ -5,9 +5,11 @@
 import { CheckpointError } from "../errors.ts";
 import { isObject } from "../files/files.ts";
 import type { BatchArray } from "../train/task.ts";
+import { spread } from "./advantages.ts";
 import { rowArrays } from "./policy.ts";
 import type { ProximalBatch } from "./ppo_loss.ts";
 import type { Returns, ScoredText } from "./returns.ts";
+import { MEAN_LENGTH } from "./rollout_task.ts";
 import { type Rollout, rolloutsFromJSON, rolloutsToJSON } from "./rollouts.ts";
 
 /** The completions of an iteration, and the numbers that its updates learn from. */
@@ -17,36 +19,24 @@ export interface Iteration {
   /** Each completion's advantages and returns. */ readonly returns: readonly Returns[];
 }
 
-/** The name of the measure with the mean number of tokens in a completion. */
-export const LENGTHS = "completions/mean_length";
-
-/** The sum of `of(value)` over `values`. */
-export function total<T>(values: Iterable<T>, of: (value: T) => number): number {
-  let sum = 0;
-  for (const value of values) sum += of(value);
-  return sum;
-}
-
 /** The mean KL of a completion to the reference, in nats. */
 export const meanKl = ({ returns }: Pick<Iteration, "returns">): number =>
-  total(returns, ({ kl }) => total(kl, (nats) => nats)) / returns.length;
+  spread(returns.map(({ kl }) => spread(kl).sum)).mean;
 
 /**
  * Computes means over completions, under TRL's names. `objective/entropy` is an estimate: −log π of the sampled tokens,
  * summed per text.
  */
 export function iterationMeasures({ rollouts, texts, returns }: Iteration, klCoef: number): Record<string, number> {
-  const kl = meanKl({ returns }),
-    mean = <T>(values: Iterable<T>, of: (value: T) => number) => total(values, of) / rollouts.length;
-  const scores = mean(texts, ({ score }) => score), ended = total(rollouts, ({ ended }) => Number(ended));
+  const kl = meanKl({ returns }), scores = spread(texts.map(({ score }) => score)).mean;
   return {
     "objective/kl": kl,
-    "objective/entropy": mean(texts, ({ logprobs }) => -total(Array.from(logprobs), (x) => x)),
+    "objective/entropy": spread(texts.map(({ logprobs }) => -spread(logprobs).sum)).mean,
     "objective/non_score_reward": -klCoef * kl,
     "objective/rlhf_reward": scores - klCoef * kl,
     "objective/scores": scores,
-    [LENGTHS]: mean(rollouts, ({ ids, from }) => ids.length - from),
-    "val/num_eos_tokens": ended,
+    [MEAN_LENGTH]: spread(rollouts.map(({ ids, from }) => ids.length - from)).mean,
+    "val/num_eos_tokens": rollouts.filter(({ ended }) => ended).length,
   };
 }
 

@@ -12,15 +12,17 @@ import { CheckpointError, ConfigError, DataError, TrainingError } from "../error
 import type { GPT } from "../gpt.ts";
 import type { NumberArray } from "../kernel.ts";
 import type { Module } from "../nn/module.ts";
-import type {
-  DrawOptions,
-  LossAndOutputs,
-  Measures,
-  MicroBatch,
-  MicroBatches,
-  Task,
-  TaskState,
+import {
+  type DrawOptions,
+  type LossAndOutputs,
+  type Measures,
+  type MicroBatch,
+  type MicroBatches,
+  namedMeasures,
+  type Task,
+  type TaskState,
 } from "../train/task.ts";
+import { spread } from "./advantages.ts";
 import type { Lora } from "./lora.ts";
 import { type PromptSplits, type RolloutPrompt, type RolloutSample, textOf } from "./prompts.ts";
 import type { Reward } from "./rewards.ts";
@@ -50,6 +52,9 @@ export interface Answers {
   /** The reward of each completion. */ readonly scores: ArrayLike<number>;
   /** Means over the completions. */ readonly measured: Measures;
 }
+
+/** The name of the measure with the mean number of tokens in a completion. */
+export const MEAN_LENGTH = "completions/mean_length";
 
 /** A task on prompts. Subclasses define how the policy learns from its completions of them. */
 export abstract class RolloutTask implements Task, Disposable {
@@ -166,9 +171,8 @@ export abstract class RolloutTask implements Task, Disposable {
       if (split === "val" && at === 0) {
         this.sample = { prompt: prompts[0], completion: textOf(rollouts[0], this.#options), reward: scores[0] };
       }
-      const mean = Array.from(scores).reduce((a, b) => a + b) / prompts.length;
       const values = Float32Array.from(this.judged, (name) => measured[name]);
-      const loss = { values: Float32Array.of(-mean), shape: [] };
+      const loss = { values: Float32Array.of(-spread(scores).mean), shape: [] };
       yield { weight: prompts.length, arrays: { loss, measured: { values, shape: [values.length] } } };
     }
   }
@@ -178,7 +182,7 @@ export abstract class RolloutTask implements Task, Disposable {
   }
   /** Returns an evaluation's measures under their names. */
   measure(outputs: NumberArray): Measures {
-    return Object.fromEntries(this.judged.map((name, i) => [name, outputs[i]]));
+    return namedMeasures(this.judged, outputs);
   }
 
   /** Checksums of the prompts' tokens in both splits. */

@@ -47,7 +47,7 @@ const REPEATED_GROUP = /\)\??[*+{]/, REPETITION = /[*+{]/g, MOST_REPETITIONS = 6
  *
  * @throws {ConfigError} when the pattern is not valid, too long, or might take forever
  */
-export function patternOf(source: string, option: string): RegExp {
+function patternOf(source: string, option: string): RegExp {
   const refuse = (why: string) => new ConfigError(`${option}: ${JSON.stringify(source)} ${why}`);
   if (source.length > LONGEST) throw refuse(`has more than ${LONGEST} characters`);
   if (REPEATED_GROUP.test(source)) throw refuse("repeats a group, which may take forever");
