@@ -3,7 +3,8 @@ import type { RunFolder } from "../checkpoint/run_folder.ts";
 import { storedFeatures } from "../finetune/head_passes.ts";
 import { HeadRows } from "../finetune/head_rows.ts";
 import { describeHead, type Head, type HeadDescription } from "../finetune/head_description.ts";
-import { type HeadSplits, HeadTask } from "../finetune/head_task.ts";
+import { HeadTask } from "../finetune/head_task.ts";
+import type { Splits } from "../finetune/row_task.ts";
 import { addInputTokens, type HeadKind, inputsOf, inputTokens } from "../finetune/inputs.ts";
 import { labellingOf } from "../finetune/labels.ts";
 import { trainLastBlocks } from "../finetune/transfer.ts";
@@ -118,8 +119,8 @@ function padOf(tokenizer: Pretrained["tokenizer"]): number | undefined {
 async function featuresOf(
   { features: path }: FinetuneValues,
   model: GPT,
-  { progress, ...of }: { rows: HeadSplits; padTokenId?: number; progress: TuningSetup["progress"] },
-): Promise<HeadSplits<Float32Array>> {
+  { progress, ...of }: { rows: Splits<HeadRows>; padTokenId?: number; progress: TuningSetup["progress"] },
+): Promise<Splits<Float32Array>> {
   const onProgress = (done: number, total: number) =>
     progress.status(() => `features: ${count(done)} of ${count(total)} rows`);
   const { features, read } = await storedFeatures(path, model, { ...of, onProgress });

@@ -42,7 +42,7 @@ export interface SaveAdapterOptions {
 }
 
 /** The contents of adapter_config.json for an adapter. */
-export function adapterConfig(
+function adapterConfig(
   { options, head }: Lora,
   { base, taskType }: Pick<SaveAdapterOptions, "base" | "taskType"> = {},
 ): Record<string, unknown> {

@@ -15,7 +15,7 @@ import { Breather } from "../loop/breather.ts";
 import { evaluating } from "../nn/module.ts";
 import { headBatch, type HeadRows, identify } from "./head_rows.ts";
 import { type Head, type HeadDescription, scores } from "./head_description.ts";
-import type { HeadSplits } from "./head_task.ts";
+import type { Splits } from "./row_task.ts";
 import { pooled } from "./heads.ts";
 
 /** Options of {@linkcode headScores} and {@linkcode headFeatures}. */
@@ -120,10 +120,10 @@ export async function storedFeatures(
   path: string,
   model: GPT,
   { rows, open, ...options }: PassOptions & {
-    readonly rows: HeadSplits;
+    readonly rows: Splits<HeadRows>;
     readonly open?: OpenFile;
   },
-): Promise<{ features: HeadSplits<Float32Array>; read: boolean }> {
+): Promise<{ features: Splits<Float32Array>; read: boolean }> {
   const of = (split: HeadRows) => {
     const { length, checksum } = identify(split);
     return `${split.length} rows, ${length}, ${checksum}`;

@@ -63,6 +63,13 @@ export function identify(rows: HeadRows): TokensIdentity {
   return identifyTokens(Int32Array.from(all));
 }
 
+/** The index of the last token that is not padding; −1 if there is none. */
+export function lastToken(ids: ArrayLike<number>, padTokenId?: number): number {
+  let last = ids.length - 1;
+  while (last >= 0 && ids[last] === padTokenId) last--;
+  return last;
+}
+
 /** Options of {@linkcode headBatch}. */
 export interface BatchOptions {
   /** The lengths that batches can be padded to, in ascending order. */ readonly lengths: readonly number[];
@@ -102,8 +109,7 @@ export function headBatch(
     for (const [k, ids] of row.entries()) {
       const r = i * choices + k, begin = r * T;
       tokens.set(ids, begin);
-      let last = ids.length - 1;
-      while (last >= 0 && ids[last] === padTokenId) last--;
+      const last = lastToken(ids, padTokenId);
       if (last < 0) {
         throw new DataError(`${rows.labels[numbers[i]].where}: the row is nothing but padding (token ${padTokenId})`);
       }

@@ -24,9 +24,6 @@ import type { HeadKind, InputTokens } from "./inputs.ts";
 import type { Labelling } from "./labels.ts";
 import { type RowOptions, RowTask, type Splits } from "./row_task.ts";
 
-/** Rows to train on, and rows to evaluate on. */
-export type HeadSplits<T = HeadRows> = Splits<T>;
-
 /** Options of {@linkcode HeadTask}. */
 export interface HeadTaskOptions extends RowOptions {
   /** What the head predicts. */ readonly kind: HeadKind;
@@ -41,7 +38,7 @@ export interface HeadTaskOptions extends RowOptions {
   /** Draws a new head's weights. */ readonly generator?: RandomGenerator;
   /** An existing head. Default: a new head. */ readonly head?: Head;
   /** The rows' pooled states, from `headFeatures`. The model below the head must be frozen and does not run. */
-  readonly features?: HeadSplits<Float32Array>;
+  readonly features?: Splits<Float32Array>;
 }
 
 /** A task that trains a head on rows with labels. */
@@ -60,7 +57,7 @@ export class HeadTask extends RowTask {
    * @throws {DataError} when there are no rows, or a label is not one of the labels
    * @throws {ConfigError} when options contradict each other
    */
-  constructor(model: GPT, readonly rows: HeadSplits, options: HeadTaskOptions) {
+  constructor(model: GPT, readonly rows: Splits<HeadRows>, options: HeadTaskOptions) {
     const { kind, tokens, padTokenId, features } = options, { train, val } = rows;
     for (const [name, { length }] of Object.entries(rows)) {
       if (length === 0) {
@@ -189,7 +186,7 @@ export class HeadTask extends RowTask {
   }
 
   /** Checksums of both splits: of the rows' tokens and labels. */
-  identity(): Record<keyof HeadSplits, TokensIdentity> {
+  identity(): Record<"train" | "val", TokensIdentity> {
     return { train: identify(this.rows.train), val: identify(this.rows.val) };
   }
 }

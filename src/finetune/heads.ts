@@ -30,6 +30,7 @@ import {
 } from "../ops/mod.ts";
 import type { Tensor } from "../engine/tensor.ts";
 import { RandomGenerator } from "../random/mod.ts";
+import { lastToken } from "./head_rows.ts";
 
 export type { ProblemType };
 
@@ -164,8 +165,7 @@ export function pooled(hidden: Tensor, at: Tensor): Tensor {
  */
 export function lastTokens(rows: readonly ArrayLike<number>[], padTokenId?: number): Int32Array {
   return Int32Array.from(rows, (row, i) => {
-    let last = row.length - 1;
-    while (last >= 0 && row[last] === padTokenId) last--;
+    const last = lastToken(row, padTokenId);
     if (last >= 0) return i * row.length + last;
     throw new DataError(`row ${i} is nothing but padding (token ${padTokenId}): a classifier has no token to look at`);
   });

@@ -6,7 +6,6 @@
  * @module
  */
 export {
-  adapterConfig,
   loadAdapter,
   type LoadAdapterOptions,
   saveAdapter,

@@ -15,7 +15,6 @@ const ROWS_AT_ONCE = 1000;
  *
  * @param lengths the rows' lengths in tokens; an empty row is left out, and a row longer than `maxLength` fills a bin
  * @param maxLength tokens in a bin
- * @param options.rowsAtOnce rows in a group that is packed separately; default: 1000, as in TRL
  * @returns for each bin the indices of its rows, in order
  * @example
  * ```ts
@@ -25,14 +24,10 @@ const ROWS_AT_ONCE = 1000;
  * assertEquals(packBestFit([5, 2, 3, 1], 4), [[0], [2, 3], [1]]);
  * ```
  */
-export function packBestFit(
-  lengths: ArrayLike<number>,
-  maxLength: number,
-  { rowsAtOnce = ROWS_AT_ONCE }: { readonly rowsAtOnce?: number } = {},
-): number[][] {
+export function packBestFit(lengths: ArrayLike<number>, maxLength: number): number[][] {
   const bins: number[][] = [];
-  for (let begin = 0; begin < lengths.length; begin += rowsAtOnce) {
-    const size = Math.min(rowsAtOnce, lengths.length - begin);
+  for (let begin = 0; begin < lengths.length; begin += ROWS_AT_ONCE) {
+    const size = Math.min(ROWS_AT_ONCE, lengths.length - begin);
     const rows = Array.from({ length: size }, (_, i) => {
       return { row: begin + i, length: Math.min(lengths[begin + i], maxLength) };
     });

@@ -26,7 +26,7 @@ import type { NumberArray } from "../kernel.ts";
 import { evaluating } from "../nn/module.ts";
 import { add, concat, div, matmul, max, mul, neg, pow, reshape, slice, sub, sum } from "../ops/mod.ts";
 import type { RandomGenerator } from "../random/mod.ts";
-import type { LossAndOutputs, Measures, MicroBatch, Task } from "../train/task.ts";
+import { type LossAndOutputs, type Measures, type MicroBatch, namedMeasures, type Task } from "../train/task.ts";
 import { configOf, type HeadDescription } from "./head_description.ts";
 import { headBatch, HeadRows, identify } from "./head_rows.ts";
 import { pooled, SequenceClassifier } from "./heads.ts";
@@ -126,10 +126,11 @@ export class RewardModelling extends RowTask {
     const scores = this.#scores(model, batch), outputs = noGrad(() => measuresOf(scores, batch));
     return { loss: scope.keep(this.#loss(scores, batch)), outputs: scope.keep(outputs) };
   }
-  /** The loss of a batch, and the scores (B, K), from which {@linkcode measure} computes its means. */
+  /** The loss of a batch, and the numbers that {@linkcode measure} reads: TRL's measures, then the scores (B, K). */
   judge(model: GPT, batch: Readonly<Record<string, Tensor>>): LossAndOutputs {
     using scope = model.device.scope();
-    const outputs = this.#scores(model, batch), loss = this.#loss(outputs, batch);
+    const scores = this.#scores(model, batch), loss = this.#loss(scores, batch);
+    const outputs = concat([measuresOf(scores, batch), reshape(scores, [scores.size])], { axis: 0 });
     return { loss: scope.keep(loss), outputs: scope.keep(outputs) };
   }
   #scores(model: GPT, { tokens, at, texts }: Readonly<Record<string, Tensor>>): Tensor {
@@ -145,27 +146,23 @@ export class RewardModelling extends RowTask {
   }
 
   /**
-   * The measures of an update, and the bins of the calibration error. If the scores of a pair differ by d, the model
-   * predicts that the first text is better, with probability σ(d). The prediction is right if d > 0, and its confidence
-   * is σ(|d|).
+   * TRL's measures, and the bins of the calibration error. If the scores of a pair differ by d, the model predicts that
+   * the first text is better, with probability σ(d). The prediction is right if d > 0, and its confidence is σ(|d|).
    */
-  measure(outputs: NumberArray, { arrays: { pairs, divisors, texts, count } }: MicroBatch): Measures {
-    const [B, P] = pairs.shape, K = texts.shape[1], parts = new Float64Array(BINS);
-    let accuracy = 0, margin = 0;
+  measure(outputs: NumberArray, { arrays: { pairs, divisors, texts } }: MicroBatch): Measures {
+    const [B, P] = pairs.shape, K = texts.shape[1], bins = new Float64Array(BINS);
+    const scores = outputs.subarray(MEASURES.length);
     for (const [p, [better, worse]] of pairsOf(K).entries()) {
       for (let row = 0; row < B; row++) {
         const weight = pairs.values[row * P + p] / divisors.values[row];
-        const gap = outputs[row * K + better] - outputs[row * K + worse], sure = 1 / (1 + Math.exp(-Math.abs(gap)));
-        accuracy += gap > 0 ? weight : 0;
-        margin += weight * gap;
-        parts[Math.min(BINS - 1, Math.floor((2 * sure - 1) * BINS))] += weight * (Number(gap > 0) - sure);
+        const gap = scores[row * K + better] - scores[row * K + worse], sure = 1 / (1 + Math.exp(-Math.abs(gap)));
+        bins[Math.min(BINS - 1, Math.floor((2 * sure - 1) * BINS))] += weight * (Number(gap > 0) - sure);
       }
     }
-    const scores = Array.from(outputs).filter((_, i) => texts.values[i] > 0);
-    const mean = scores.reduce((a, b) => a + b) / count.values[0];
-    const bins = Array.from(parts, (part, bin) => [`calibration ${bin}`, part] as const);
-    const [least, most] = [Math.min(...scores), Math.max(...scores)];
-    return { accuracy, margin, min_reward: least, mean_reward: mean, max_reward: most, ...Object.fromEntries(bins) };
+    return {
+      ...namedMeasures(MEASURES, outputs),
+      ...namedMeasures([...bins.keys().map((bin) => `calibration ${bin}`)], bins),
+    };
   }
   /**
    * Computes the expected calibration error (Guo et al. 2017, arXiv:1706.04599). Ten bins of equal width divide the

@@ -54,11 +54,12 @@ async function check({ device }: TestDevice, fixture: Fixture<RewardCase>, numbe
     for (const [key, { values, shape }] of Object.entries(arrays)) {
       batch[key] = device.tensor(values, shape, { dtype: values instanceof Int32Array ? "i32" : "f32" });
     }
-    const judged = task.judge(model, batch), scores = await judged.outputs.data(), K = scores.length / whole;
+    const judged = task.judge(model, batch), outputs = await judged.outputs.data();
+    const scores = outputs.subarray(task.measures.length), K = scores.length / whole;
     const ranked = test.rows.flatMap((row, i) => "ranked" in row ? row.ranked.map((_, k) => scores[i * K + k]) : []);
     const pairs = [0, 1].flatMap((which) => test.rows.map((_, i) => scores[i * K + which]));
     assertClose(ranked.length > 0 ? ranked : pairs, expected("scores"), limitOf(device, "modules"), `${name}: scores`);
-    const means = task.conclude(task.measure(scores, { arrays })), made = task.loss(model, batch);
+    const means = task.conclude(task.measure(outputs, { arrays })), made = task.loss(model, batch);
     made.loss.backward(device.tensor([weight!], []));
     const measures = namedMeasures(task.measures, await made.outputs.data()), order = test.metrics!;
     for (const loss of [made.loss, judged.loss]) {
