@@ -12,9 +12,9 @@ import { ConfigError } from "../errors.ts";
 import type { GPT, GPTConfig } from "../gpt.ts";
 import type { Embedding } from "../nn/embedding.ts";
 import type { Linear } from "../nn/linear.ts";
-import { isContainer, Module } from "../nn/module.ts";
+import { Module } from "../nn/module.ts";
 import { RandomGenerator } from "../random/mod.ts";
-import { copyOf, LoraLinear, TunedRows, TunedTokens, type Wrapper } from "./lora_layers.ts";
+import { copyOf, LoraLinear, tensorPlaces, TunedRows, TunedTokens, untie, type Wrapper } from "./lora_layers.ts";
 import { byPattern, endsIn, linearPlaces, namedModules, type Place, targetsOf } from "./targets.ts";
 
 /** Options of {@linkcode applyLora}. Defaults are PEFT's. */
@@ -194,26 +194,6 @@ function* wrapperPlaces(model: GPT): Generator<Place> {
   yield* linearPlaces(model);
   const { transformer } = model;
   yield { path: "transformer.wte", holder: transformer as unknown as Record<string, unknown>, key: "wte" };
-}
-
-/** Unties the head from the token embeddings: the head's weight becomes a copy. */
-function untie({ lm_head, device }: GPT): void {
-  let layer: Linear = lm_head;
-  while ("base_layer" in layer) layer = layer.base_layer as Linear;
-  using scope = device.scope();
-  const { storage, shape } = copyOf(layer.weight);
-  layer.weight = scope.keep(new Tensor(storage, shape));
-}
-
-function* tensorPlaces(
-  value: Module | Record<string, unknown>,
-  path: string,
-): Generator<[name: string, holder: Record<string, unknown>, key: string, tensor: Tensor]> {
-  for (const [key, item] of Object.entries(value)) {
-    const name = `${path}.${key}`;
-    if (item instanceof Tensor && item.dtype !== "i32") yield [name, value as Record<string, unknown>, key, item];
-    else if (item instanceof Module || isContainer(item)) yield* tensorPlaces(item, name);
-  }
 }
 
 /**

@@ -12,7 +12,7 @@ import type { GPT } from "../gpt.ts";
 import { Dropout } from "../nn/dropout.ts";
 import type { Embedding } from "../nn/embedding.ts";
 import { Linear } from "../nn/linear.ts";
-import { Module } from "../nn/module.ts";
+import { isContainer, Module } from "../nn/module.ts";
 import { add, embedding, matmul, mul, sub } from "../ops/mod.ts";
 import { addLowRank } from "../ops/low_rank.ts";
 import type { RandomGenerator } from "../random/mod.ts";
@@ -166,4 +166,25 @@ export function copyOf(tensor: Tensor): Tensor {
   if (!untrainable(tensor.storage)) return launch(accumulate, { x: tensor.alias([size]) }).sum.alias(shape);
   const rows = device.tensor(Int32Array.from({ length: shape[0] }, (_, i) => i), [shape[0]], { dtype: "i32" });
   return noGrad(() => embedding(rows, tensor));
+}
+
+/** Unties the head from the token embeddings: the head's weight becomes a copy. */
+export function untie({ lm_head, device }: GPT): void {
+  let layer: Linear = lm_head;
+  while ("base_layer" in layer) layer = layer.base_layer as Linear;
+  using scope = device.scope();
+  const { storage, shape } = copyOf(layer.weight);
+  layer.weight = scope.keep(new Tensor(storage, shape));
+}
+
+/** The tensors below a module that can be trained, with their names and the fields that hold them. */
+export function* tensorPlaces(
+  value: Module | Record<string, unknown>,
+  path: string,
+): Generator<[name: string, holder: Record<string, unknown>, key: string, tensor: Tensor]> {
+  for (const [key, item] of Object.entries(value)) {
+    const name = `${path}.${key}`;
+    if (item instanceof Tensor && item.dtype !== "i32") yield [name, value as Record<string, unknown>, key, item];
+    else if (item instanceof Module || isContainer(item)) yield* tensorPlaces(item, name);
+  }
 }
