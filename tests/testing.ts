@@ -93,11 +93,15 @@ export function startCommand(name: string, args: readonly string[]): Deno.ChildP
   }).spawn();
 }
 
-/** Reads a process's standard output until `wanted` has appeared, or to the end. @returns the output that was read */
-export async function readUntil(child: Deno.ChildProcess, wanted: RegExp): Promise<string> {
+/** Reads an output of a process until `wanted` has appeared, or to the end. @returns the output that was read */
+export async function readUntil(
+  child: Deno.ChildProcess,
+  wanted: RegExp,
+  output: "stdout" | "stderr" = "stdout",
+): Promise<string> {
   const decoder = new TextDecoder();
   let shown = "";
-  for await (const chunk of child.stdout.values({ preventCancel: true })) {
+  for await (const chunk of child[output].values({ preventCancel: true })) {
     shown += decoder.decode(chunk, { stream: true });
     if (wanted.test(shown)) break;
   }

@@ -38,12 +38,7 @@ const { default: score } = await import(${JSON.stringify(url)}).catch((error) =>
 });
 await Deno.permissions.revoke({ name: "import" });
 reply(typeof score === "function" ? {} : { failed: "its default export is not a function" });
-let line = "";
-for await (const text of Deno.stdin.readable.pipeThrough(new TextDecoderStream())) {
-  line += text;
-  if (!line.endsWith("\\n")) continue;
-  const sample = JSON.parse(line);
-  line = "";
+const answer = async (sample) => {
   sample.ids = Int32Array.from(sample.ids);
   try {
     const given = await score(sample.prompt, sample.completion, sample);
@@ -53,6 +48,13 @@ for await (const text of Deno.stdin.readable.pipeThrough(new TextDecoderStream()
     const message = String(error?.message ?? error).replace(/, run again with .*|\\n.*/s, "");
     reply({ failed: (error?.name === "NotCapable" ? "tried something that it has no permission for: " : "has failed: ") + message });
   }
+};
+let line = "";
+for await (const text of Deno.stdin.readable.pipeThrough(new TextDecoderStream())) {
+  line += text;
+  if (!line.endsWith("\\n")) continue;
+  answer(JSON.parse(line)); // not awaited, so that the input's end ends the process even if the function never returns
+  line = "";
 }
 Deno.exit();`;
 
