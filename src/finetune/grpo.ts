@@ -32,7 +32,7 @@ import { type CompleteOptions, completeOptions, type PolicyGradientOptions } fro
 import { adaptersOf } from "./lora.ts";
 import { ReferencePolicy, Scorer, tokenLogprobs } from "./policy.ts";
 import { CLIP_MEASURES, policyLoss } from "./policy_loss.ts";
-import { type PromptSplits, type RolloutPrompt, scoreRollouts } from "./prompts.ts";
+import type { PromptSplits, RolloutPrompt } from "./prompts.ts";
 import { type Answers, MEAN_LENGTH, RolloutTask } from "./rollout_task.ts";
 import { isCount, type RollOptions } from "./rollouts.ts";
 
@@ -130,7 +130,7 @@ export class PolicyGradient extends RolloutTask {
   async #write(taken: readonly RolloutPrompt[], count: number, signal?: AbortSignal): Promise<Iteration> {
     const { stepsPerGeneration, numGenerations, numIterations, seed } = this.#options;
     const prompts = taken.flatMap((prompt) => Array<RolloutPrompt>(numGenerations).fill(prompt));
-    const { rollouts, scores } = await this.#answers(prompts, { seed, first: this.#written, signal });
+    const { rollouts, scores } = await this.write(prompts, { seed, first: this.#written, signal });
     // A micro-batch mixes completions of all prompts. The old log-probabilities are computed in the micro-batches of the
     // updates. So they have the same bits as in the updates, even if a device's results depend on the rows of a batch.
     const order = new RandomGenerator(seed + this.#written).randperm(prompts.length);
@@ -157,13 +157,9 @@ export class PolicyGradient extends RolloutTask {
     };
   }
 
-  async #answers(prompts: readonly RolloutPrompt[], how: RollOptions) {
-    const rollouts = await this.roller.roll(prompts.map(({ ids }) => ids), how);
-    return { rollouts, scores: await scoreRollouts(rollouts, { ...this.#options, ...how, prompts }) };
-  }
   /** @internal */
   protected override async answer(prompts: readonly RolloutPrompt[], how: RollOptions): Promise<Answers> {
-    const { rollouts, scores: { total: scores } } = await this.#answers(prompts, how);
+    const { rollouts, scores: { total: scores } } = await this.write(prompts, how);
     const lengths = rollouts.map(({ ids, from }) => ids.length - from);
     return { rollouts, scores, measured: { reward: spread(scores).mean, [MEAN_LENGTH]: spread(lengths).mean } };
   }
@@ -233,27 +229,17 @@ export class PolicyGradient extends RolloutTask {
    * every possible shape.
    */
   rehearsal(model: GPT): Task {
-    const { batchSize: B, stepsPerGeneration, maxNewTokens, reference, numIterations } = this.#options;
-    const { vocabSize } = model.config, lora = adaptersOf(model).at(-1);
-    const { longest } = this, own = reference && (lora ?? model);
+    const { batchSize, stepsPerGeneration, reference, numIterations } = this.#options, { longest } = this;
+    const own = reference && (adaptersOf(model).at(-1) ?? model);
     const task = new PolicyGradient(model, { train: [longest], val: [longest] }, { ...this.#options, reference: own });
-    const of = <T>(one: T) => Array<T>(B).fill(one);
-    const scores = own !== undefined || numIterations > 1 || stepsPerGeneration > 1;
-    const texts = this.lengths.map((length) => {
-      const from = Math.max(1, length - maxNewTokens);
-      return of({ ids: new Int32Array(length), from, ended: true, promptIndex: 0 });
-    });
-    const batches = texts.map((rollouts): MicroBatch => {
-      const [{ ids, from }] = rollouts, numbers = of(new Float32Array(ids.length - from));
-      const known = { old: scores ? numbers : undefined, reference: own && numbers };
-      const batch = { at: 0, batchSize: B, lengths: this.lengths, vocabSize };
-      return {
-        weight: 1 / this.lengths.length,
-        arrays: groupArrays({ rollouts, advantages: of(1), ...known }, batch, task.#options),
-      };
+    const scores = own !== undefined || numIterations > 1 || stepsPerGeneration > 1, texts = task.empty;
+    const batches = texts.map((rollouts) => {
+      const numbers = rollouts.map(({ ids, from }) => new Float32Array(ids.length - from));
+      const known = { old: scores ? numbers : undefined, reference: own && numbers, measures: {}, drawn: 0 };
+      return task.#microBatch({ rollouts, advantages: numbers.map(() => 1), ...known }, 0, texts.length);
     });
     const draw = async function* () {
-      await task.roller.rehearse(longest.ids, B * stepsPerGeneration);
+      await task.roller.rehearse(longest.ids, batchSize * stepsPerGeneration);
       for (const rollouts of scores ? texts : []) {
         for (const scorer of [task.#scorer, task.#referenceScorer]) await scorer?.logprobs(rollouts);
       }

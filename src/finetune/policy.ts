@@ -25,7 +25,6 @@ export const NOTHING: number = -1;
 export interface TokenBatch {
   /** i32 (B, T), rows padded on the right. */ readonly tokens: Tensor;
   /** i32 (B, T): the next token of each position, or −1 if it is ignored. */ readonly targets: Tensor;
-  /** i32 (B, T), passed to `model.hidden`. */ readonly positions?: Tensor;
   /** (B, T, C): the final hidden states, if the caller has computed them already, without dropout. */
   readonly hidden?: Tensor;
 }
@@ -40,12 +39,12 @@ export interface TokenBatch {
  */
 export function tokenLogprobs(
   model: GPT,
-  { tokens, targets, positions, hidden }: TokenBatch,
+  { tokens, targets, hidden }: TokenBatch,
   { temperature = 1 }: { readonly temperature?: number } = {},
 ): LogprobStatistics {
   using scope = model.device.scope();
   const found = evaluating(model, () => {
-    const states = hidden ?? model.hidden(tokens, { positions }); // (B, T, C)
+    const states = hidden ?? model.hidden(tokens); // (B, T, C)
     return logprobStatistics(model.lm_head.forward(states), targets, { ignoreIndex: NOTHING, temperature });
   });
   for (const tensor of Object.values(found)) scope.keep(tensor);
@@ -206,7 +205,7 @@ export class Scorer implements Disposable {
    */
   async logprobs(
     rows: readonly ScoredRow[],
-    { signal, onProgress }: { signal?: AbortSignal; onProgress?: (done: number) => void } = {},
+    { signal }: { signal?: AbortSignal } = {},
   ): Promise<Float32Array[]> {
     const { batchSize } = this.options, { vocabSize } = this.#model.config, found: Float32Array[] = [];
     const breather = new Breather();
@@ -218,7 +217,6 @@ export class Scorer implements Disposable {
       for (const [row, { ids, from }] of some.entries()) {
         found.push(Float32Array.from(values.subarray(row * T + from - 1, row * T + ids.length - 1)));
       }
-      onProgress?.(found.length);
       await breather.breathe();
     }
     return found;

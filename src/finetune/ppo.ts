@@ -39,7 +39,7 @@ import {
 import { PROXIMAL_MEASURES, type ProximalBatch, proximalLoss } from "./ppo_loss.ts";
 import { adaptedKlCoef, returnsOf, type ScoredText } from "./returns.ts";
 import type { ProximalOptions } from "./ppo_options.ts";
-import { type PromptSplits, type RolloutPrompt, scoreRollouts } from "./prompts.ts";
+import type { PromptSplits, RolloutPrompt } from "./prompts.ts";
 import { type Answers, MEAN_LENGTH, RolloutTask } from "./rollout_task.ts";
 import { isCount, type RollOptions, type Rollout } from "./rollouts.ts";
 import { type ValueFunction, ValueHead } from "./value.ts";
@@ -170,8 +170,7 @@ export class ProximalPolicy extends RolloutTask {
   /** Writes completions, scores them, and computes their log-probabilities, values, advantages and measures. */
   async #answer(prompts: readonly RolloutPrompt[], how: RollOptions) {
     const { rewards, missingEndPenalty = 0, eosTokenId } = this.#options;
-    const rollouts = await this.roller.roll(prompts.map(({ ids }) => ids), how);
-    const { total: plain, each } = await scoreRollouts(rollouts, { ...this.#options, ...how, prompts });
+    const { rollouts, scores: { total: plain, each } } = await this.write(prompts, how);
     const scores = plain.map((score, i) => rollouts[i].ended ? score : score - missingEndPenalty);
     const texts = await this.#scored(rollouts, scores, how.signal);
     const iteration = this.#complete(rollouts, texts), measured = iterationMeasures(iteration, this.#klCoef);
@@ -275,14 +274,14 @@ export class ProximalPolicy extends RolloutTask {
     return task.rehearsed(() => task.#rehearse());
   }
   async *#rehearse(): AsyncGenerator<MicroBatch> {
-    const { batchSize, maxNewTokens } = this.#options;
     await this.roller.rehearse(this.longest.ids, this.#rows);
-    for (const length of this.lengths) {
-      const from = Math.max(1, length - maxNewTokens);
-      const rollout = { ids: new Int32Array(length), from, ended: true, promptIndex: 0 };
-      const rollouts = Array<Rollout>(batchSize).fill(rollout), shape = { ...this.#shape(rollouts), lengths: [length] };
-      const iteration = this.#complete(rollouts, await this.#scored(rollouts, new Float64Array(batchSize)));
-      const arrays = updateArrays(iteration, rollouts.keys().toArray(), { ...shape, tokens: 1, places: 1 });
+    for (const rollouts of this.empty) {
+      const texts = await this.#scored(rollouts, new Float64Array(rollouts.length)), shape = this.#shape(rollouts);
+      const arrays = updateArrays(this.#complete(rollouts, texts), rollouts.keys().toArray(), {
+        ...shape,
+        tokens: 1,
+        places: 1,
+      });
       yield { weight: 1, arrays: { ...arrays, ...this.#pretraining(0) } };
     }
   }

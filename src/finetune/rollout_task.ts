@@ -24,7 +24,14 @@ import {
 } from "../train/task.ts";
 import { spread } from "./advantages.ts";
 import type { Lora } from "./lora.ts";
-import { type PromptSplits, type RolloutPrompt, type RolloutSample, textOf } from "./prompts.ts";
+import {
+  type PromptSplits,
+  type RolloutPrompt,
+  type RolloutSample,
+  type RolloutScores,
+  scoreRollouts,
+  textOf,
+} from "./prompts.ts";
 import type { Reward } from "./rewards.ts";
 import { isCount, Roller, type RollOptions, type Rollout, type RolloutOptions } from "./rollouts.ts";
 
@@ -153,6 +160,15 @@ export abstract class RolloutTask implements Task, Disposable {
     );
   }
 
+  /** Writes one completion of each prompt, and scores them. @internal */
+  protected async write(
+    prompts: readonly RolloutPrompt[],
+    how: RollOptions,
+  ): Promise<{ readonly rollouts: readonly Rollout[]; readonly scores: RolloutScores }> {
+    const rollouts = await this.roller.roll(prompts.map(({ ids }) => ids), how);
+    return { rollouts, scores: await scoreRollouts(rollouts, { ...this.#options, ...how, prompts }) };
+  }
+
   /** Names of the measures that {@linkcode answer} returns for an evaluation. @internal */
   protected abstract readonly judged: readonly string[];
   /** Writes one completion of each prompt, and scores and measures them. @internal */
@@ -209,6 +225,14 @@ export abstract class RolloutTask implements Task, Disposable {
    * every possible shape.
    */
   abstract rehearsal(model: GPT): Task;
+  /** As many completions as a micro-batch has, for each length of a row, for estimating memory. @internal */
+  protected get empty(): readonly Rollout[][] {
+    const { batchSize, maxNewTokens } = this.#options;
+    return this.lengths.map((length) => {
+      const from = Math.max(1, length - maxNewTokens), ids = new Int32Array(length);
+      return Array<Rollout>(batchSize).fill({ ids, from, ended: true, promptIndex: 0 });
+    });
+  }
   /** A task for estimating memory that draws the same micro-batches for every update and evaluation. @internal */
   protected rehearsed(draw: () => MicroBatches, evaluate: () => MicroBatches = draw): Task {
     const { ahead, module, measures } = this, loss: Task["loss"] = (model, batch) => this.loss(model, batch);

@@ -265,26 +265,25 @@ Deno.test("a run stopped while it writes or scores completions resumes without l
   inFolder(async (path) => {
     await run(`${path}/whole`);
     for (const where of ["writing", "scoring"]) {
-      const out = `${path}/${where}`, stop = new AbortController();
-      let calls = 0;
+      const out = `${path}/${where}`, stop = new AbortController(), { signal } = stop;
+      // Calls 1 and 2 of the reward score the evaluation of the two splits, call 3 the first iteration, call 4 the second
+      // one. After call 3, the signal is checked 20 times for scores and log-probabilities, then by rows that are written.
+      let calls = 0, checks = 0;
       const rewards = [{
         ...threes,
         score(...given: Parameters<typeof threes.score>) {
-          // Calls 1 and 2 score the evaluation of the two splits, call 3 the first iteration.
-          if (where === "scoring" && ++calls === 3) stop.abort(new Error("Ctrl-C"));
+          if (++calls === 4) stop.abort(new Error("Ctrl-C"));
           return threes.score(...given);
         },
       }];
-      const decode = () => {
-        if (where === "writing") setTimeout(() => stop.abort(new Error("Ctrl-C")));
-        return "";
+      signal.throwIfAborted = () => {
+        if (where === "writing" && calls === 3 && ++checks === 30) stop.abort(new Error("Ctrl-C"));
+        AbortSignal.prototype.throwIfAborted.call(signal);
       };
-      await run(out, { options: { rewards, decode }, signal: stop.signal });
-      assert(stop.signal.aborted);
-      const resume = await Deno.stat(`${out}/run.json`).then(async () =>
-        JSON.parse(await Deno.readTextFile(`${out}/run.json`)).last
-      );
-      await run(out, { resume: resume !== undefined });
+      await run(out, { options: { rewards }, signal });
+      assertEquals(calls, where === "writing" ? 3 : 4);
+      assertEquals(JSON.parse(await Deno.readTextFile(`${out}/run.json`)).last, "checkpoint-000004");
+      await run(out, { resume: true });
       assertEquals(await lastFiles(out), await lastFiles(`${path}/whole`), where);
     }
   }));
