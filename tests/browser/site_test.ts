@@ -126,6 +126,7 @@ function siteTest(
     const browser = await openBrowser(), errors: string[] = [];
     try {
       const context = await browser.newContext({ viewport: { width, height: 800 }, ...options });
+      context.setDefaultTimeout(120_000);
       const page = await context.newPage();
       page.on("pageerror", ({ message }) => errors.push(message));
       page.on("console", (message) => {

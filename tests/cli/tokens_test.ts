@@ -51,7 +51,7 @@ Deno.test("train reads the folder that prepare writes, and sample generates text
     assertEquals([prepared.code, prepared.err], [0, ""]);
     assertMatch(
       prepared.out,
-      /^train has 990 tokens, val has 110 tokens\nvocab size: 50,257, uint16\nDone: \ds, in .*data\n$/,
+      /^train has 990 tokens, val has 110 tokens\nvocab size: 50,257, uint16\nDone: \w+s, in .*data\n$/,
     );
     const sizes = ["--n_layer=1", "--n_head=1", "--n_embd=8", "--block_size=8", "--batch_size=2", "--threads=1"];
     const iterations = ["--max_iters=4", "--eval_iters=1", "--eval_interval=4"];
