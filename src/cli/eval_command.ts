@@ -64,6 +64,12 @@ export const evalCommand = command({
     if (values.profile) device.profile = new Profile();
     const { blockSize } = model.config, began = performance.now();
     const maxLength = values.max_length || blockSize, stride = values.stride || Math.max(1, maxLength >> 1);
+    if (maxLength > blockSize) {
+      throw new ConfigError(`--max_length=${maxLength}: expected at most the model's block size, ${blockSize}`);
+    }
+    if (stride > maxLength) {
+      throw new ConfigError(`--stride=${stride}: expected at most the number of tokens in a window, ${maxLength}`);
+    }
     const signal = interruption(() => progress.line("Stopping …"));
     progress.line(
       `model: ${modelName(values)}, ${(model.numParameters() / 1e6).toFixed(2)}M parameters, device: ${device.name}`,

@@ -2,6 +2,8 @@
  * `deno task finetune`: makes the model, the task and the trainer from the flags. The tasks are in the files
  * finetune_*.ts.
  */
+import { relative } from "node:path";
+import { ConfigError } from "../errors.ts";
 import { exists } from "../files/files.ts";
 import type { RunFolder } from "../checkpoint/run_folder.ts";
 import type { Device } from "../engine/device.ts";
@@ -16,7 +18,7 @@ import { Trainer } from "../train/trainer.ts";
 import { command, type Running } from "./command.ts";
 import { checkTask, finetuneDeclaration, finetuneFlags, type FinetuneValues, FIXED } from "./finetune_flags.ts";
 import { type HeadStart, headStart, headTask, idsSince, resumedHead } from "./finetune_heads.ts";
-import { withPaths } from "./rollout_flags.ts";
+import { parseRewards, withPaths } from "./rollout_flags.ts";
 import type { Tuning, TuningSetup } from "./finetune_tasks.ts";
 import { isHeadTask } from "./head_flags.ts";
 import { baseOf, putAdapter } from "./lora_flags.ts";
@@ -107,6 +109,7 @@ async function tune(
     base,
     reference: run?.description.reference ?? tuning.reference,
   };
+  if (!run && !values.eval_only) checkFolder(values, [base?.name, tuning.reference?.name]);
   const folder = await runFolder(run, description, { values, note });
   const generator = new RandomGenerator(values.seed);
   using trainer = new Trainer(model, tuning.task, { ...options, generator, folder, adapter: adapter?.trained });
@@ -116,6 +119,7 @@ async function tune(
     iter: trainer.iter,
     data: tuning.data.join("\n"),
     update: `updates: ${count(options.maxIters)}, ${count(updates)} an epoch`,
+    limit: values.max_iters > 0 ? "max_iters" : "num_train_epochs",
   });
   if (resumed) report.resumed(trainer, values.data, resumed);
   report.shown = tuning.shown;
@@ -126,6 +130,21 @@ async function tune(
   }
   if (device.profile) note(`\n${device.profile.table()}`);
   device.close();
+}
+
+/**
+ * Checks that `--out_dir` holds no model that the run needs again when it is resumed or used: if that folder has an
+ * older run, it is renamed.
+ *
+ * @param models the base of the adapter and the reference model, if the run has them
+ */
+function checkFolder({ out_dir, reward }: FinetuneValues, models: readonly (string | undefined)[]): void {
+  const rewards = reward ? parseRewards(reward).map(({ path }) => path) : [];
+  const isInside = (path: string) => !/^(\.\.|\/|[A-Za-z]:)/.test(relative(out_dir, path));
+  if (![...models, ...rewards].some((path) => path !== undefined && isInside(path))) return;
+  throw new ConfigError(
+    `--out_dir=${out_dir}: the run needs the model in this folder when it is resumed or used; name another folder`,
+  );
 }
 
 /** The trainer's options. Counts of epochs are converted to updates. */

@@ -80,10 +80,13 @@ export class Progress {
   }
 }
 
-/** Width of the terminal in columns. A terminal that was just closed has no width; the next write then fails. */
+/**
+ * Width of the terminal in columns; 80 if it is unknown. A terminal that was just closed has no width; the next write
+ * then fails.
+ */
 function width(): number {
   try {
-    return Deno.consoleSize().columns;
+    return Deno.consoleSize().columns || 80;
   } catch {
     return 80;
   }

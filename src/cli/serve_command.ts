@@ -1,5 +1,6 @@
 /** `deno task serve`: serves models over OpenAI's API. */
-import { ConfigError } from "../errors.ts";
+import { ConfigError, DataError } from "../errors.ts";
+import { reason } from "../files/reason.ts";
 import { Lock } from "../files/locks.ts";
 import { Access, isLoopback, KeyRing } from "../server/auth.ts";
 import type { Listener } from "../server/listen.ts";
@@ -112,9 +113,15 @@ async function listening<T>({ host, port }: Pick<ServeValues, "host" | "port">, 
   }
 }
 
-function announce({ port }: Listener, engine: WorkerEngine, { host, keys }: ServeValues, progress: Progress): void {
+function announce(
+  { port }: Listener,
+  engine: WorkerEngine,
+  { host, public_host, keys }: ServeValues,
+  progress: Progress,
+): void {
   const url = `http://${host === "0.0.0.0" ? "127.0.0.1" : host}:${port}`;
-  const [{ id }] = engine.models(), key = isLoopback(host) ? "" : ` -H "Authorization: Bearer $KEY"`;
+  const [{ id }] = engine.models(), open = isLoopback(host) && !public_host;
+  const key = open ? "" : ` -H "Authorization: Bearer $KEY"`;
   progress.line(
     `Ready at ${url}/v1${
       key && `, with a key from ${keys}`
@@ -126,7 +133,11 @@ function announce({ port }: Listener, engine: WorkerEngine, { host, keys }: Serv
 }
 
 async function changeKeys({ keys: path, jobs, new_key, revoke_key, list_keys }: ServeValues): Promise<void> {
-  if (jobs) await Deno.mkdir(jobs, { recursive: true });
+  if (jobs) {
+    await Deno.mkdir(jobs, { recursive: true }).catch((error) => {
+      throw new DataError(`Cannot write to ${jobs}: ${reason(error)}`);
+    });
+  }
   const ring = await KeyRing.open(path);
   if (revoke_key) await ring.revoke(revoke_key);
   if (new_key) {
@@ -134,6 +145,7 @@ async function changeKeys({ keys: path, jobs, new_key, revoke_key, list_keys }: 
     print(`${key}\n\nThis is the key ${id}; it is not shown again. Clients send it as Authorization: Bearer KEY.`);
   }
   if (list_keys) {
+    if (ring.keys.length === 0) print(`${path} has no key`);
     for (const { id, name, created } of ring.keys) {
       print(`${id}  ${new Date(created * 1000).toISOString().slice(0, 10)}  ${name}`);
     }

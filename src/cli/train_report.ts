@@ -29,6 +29,8 @@ interface Beginning {
   /** The size of an update, printed on one line with the device. */
   readonly update: string;
   readonly entropy?: number;
+  /** The flag that a higher value of continues the training after its end. Default: `max_iters`. */
+  readonly limit?: string;
 }
 
 /** How the sample at the end is made. */
@@ -64,7 +66,7 @@ export class TrainReport {
     this.progress.line(line);
   }
 
-  begin({ model, iter, data, update, entropy }: Beginning): void {
+  begin({ model, iter, data, update, entropy, limit = "max_iters" }: Beginning): void {
     const { eval_only, max_iters, out_dir } = this.values, { device, config } = model;
     const parameters = model.numParameters();
     const size = parameters < 1e5 ? count(parameters) : `${(parameters / 1e6).toFixed(2)}M`;
@@ -86,8 +88,7 @@ export class TrainReport {
     }
     if (iter > 0) this.note(`resuming ${out_dir} at iteration ${iter}`);
     if (iter > 0 && iter >= max_iters && !eval_only) {
-      const more = this.options.task === "train" ? "max_iters" : "num_train_epochs";
-      this.note(`max_iters=${max_iters} is reached: a higher --${more} continues the training`);
+      this.note(`max_iters=${max_iters} is reached: a higher --${limit} continues the training`);
     }
     this.#entropy = entropy;
     this.#firstIter = iter;

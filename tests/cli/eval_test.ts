@@ -56,8 +56,8 @@ Deno.test("eval prints perplexity and bits per byte of a run and of a ckpt.pt, a
       [2, "Unknown flag --strid: the nearest flag is --stride", ["--strid=1"]],
       [1, "Cannot read", ["--input=/none"]],
       [2, `No model "${folder}/none"`, [input, `--out_dir=${folder}/none`]],
-      [2, "maxLength is 9; expected a whole number from 2 to the block size of 8", [input, out, "--max_length=9"]],
-      [2, "stride is 9; expected a whole number from 1 to maxLength", [input, out, "--stride=9"]],
+      [2, "--max_length=9: expected at most the model's block size, 8", [input, out, "--max_length=9"]],
+      [2, "--stride=9: expected at most the number of tokens in a window, 8", [input, out, "--stride=9"]],
       [1, "Not in the vocabulary of 5 characters", [`--input=${folder}/out/run.json`, out]],
     ];
     for (const [code, message, args] of cases) {

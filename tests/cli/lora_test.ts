@@ -52,6 +52,16 @@ Deno.test("LoRA: a run is trained, stopped, resumed, sampled, evaluated, and con
     }
     const description = JSON.parse(await Deno.readTextFile(place("whole/run.json")));
     assertEquals(description.base.name, base);
+    assertStringIncludes(
+      await good("finetune", "--init_from=resume", `--out_dir=${place("whole")}`, threads),
+      "max_iters=9 is reached: a higher --max_iters continues the training",
+    );
+    const data = `--data=${place("rows.jsonl")}`;
+    const onto = await run("finetune", data, `--init_from=${base}`, `--out_dir=${base}/`, "--lora_rank=2", threads);
+    assertEquals([onto.code, onto.err], [
+      2,
+      `error: --out_dir=${base}/: the run needs the model in this folder when it is resumed or used; name another folder\n`,
+    ]);
 
     await good("convert", place("whole"), place("hf"));
     await good("convert", base, place("adapted.gguf"), `--adapter=${whole}`);

@@ -65,7 +65,7 @@ const post = (url: string, body: Record<string, unknown>) =>
   });
 
 Deno.test("serve: generates the text of sample, and after SIGTERM ends its streams and exits", () =>
-  withRun(async (run) => {
+  withRun(async (run, folder) => {
     const { child, shown, url } = await start([`--model=${run}`]);
     assertMatch(shown, /^run: loaded in [\d.]+ s; 64 texts at once, cpu \((wide|narrow)\), threads: 1\n/);
     const ask = { model: "run", prompt: "the ", max_tokens: 50, temperature: 0 };
@@ -92,6 +92,14 @@ Deno.test("serve: generates the text of sample, and after SIGTERM ends its strea
     assertStringIncludes(out, "Stopping: waiting up to 30 seconds for running answers");
     const gone = await post(url, ask).then(() => "answered", () => "gone");
     assertEquals(gone, "gone");
+
+    // With --public_host every request needs a key, and the printed example has one.
+    const keys = `--keys=${folder}/keys.json`;
+    await runCommand("serve", keys, "--new_key=Ada");
+    const proxied = await start([`--model=${run}`, keys, "--public_host=gpt.example.org"]);
+    assertMatch(proxied.shown, /, with a key from .*keys\.json\..* -H "Authorization: Bearer \$KEY" -d/s);
+    proxied.child.kill("SIGTERM");
+    await ended(proxied.child);
   }));
 
 Deno.test("serve: keys are made, listed and revoked, and a port in use is an error before a model is loaded", () =>
@@ -101,7 +109,9 @@ Deno.test("serve: keys are made, listed and revoked, and a port in use is an err
     const listed = await runCommand("serve", keys, "--list_keys"),
       [, id] = /^(\S+) {2}\S+ {2}Ada\n$/.exec(listed.out)!;
     await runCommand("serve", keys, `--revoke_key=${id}`);
-    assertEquals((await runCommand("serve", keys, "--list_keys")).out, "");
+    assertEquals((await runCommand("serve", keys, "--list_keys")).out, `${folder}/keys.json has no key\n`);
+    const jobs = await runCommand("serve", `--jobs=${folder}/keys.json/jobs`, "--new_key=Ada");
+    assertEquals(jobs.err, `error: Cannot write to ${folder}/keys.json/jobs: Not a directory\n`);
     const text = await Deno.readTextFile(`${folder}/keys.json`);
     assert(!text.includes(made.out.split("\n")[0]));
 
