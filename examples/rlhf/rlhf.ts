@@ -23,7 +23,7 @@ import {
   SupervisedTuning,
 } from "@nanogpt/ts/finetune";
 import { runCommand } from "../../src/cli/command.ts";
-import { bool, describeFlags, fallbacks, parseCommandLine, text } from "../../src/cli/flags.ts";
+import { describeFlags, fallbacks, parseCommandLine, text, toggle } from "../../src/cli/flags.ts";
 import { answerOf, type Choice, choices, hiddenListener, humanListener, preferences, rankings } from "./listener.ts";
 import { copyOf, dpo, GROUP, groups, ppo, train, type World } from "./methods.ts";
 import { divergence, enumerate, expectation, groupFixedPoint, optimum, tokensOf } from "./optimum.ts";
@@ -237,7 +237,7 @@ function likeliest(policy: Float64Array): string {
 }
 
 const flags = {
-  human: bool(false, "choose between the answers yourself, at the terminal"),
+  human: toggle("choose between the answers yourself, at the terminal"),
   out_dir: text("out-rlhf", "folder for index.html and outcome.json"),
 };
 
