@@ -54,7 +54,9 @@ function enter(next: State, words: string): void {
   const isOpen = ["idle", "loaded", "finished", "failed"].includes(state); // Start begins a new run
   for (const fieldset of settings.querySelectorAll("fieldset")) fieldset.disabled = !isOpen;
   main.textContent = LABELS[state] ?? (isTuning() && (state === "idle" || state === "failed") ? "Load" : "Start");
+  const isFocusLost = main.disabled && document.activeElement === document.body; // a disabled button loses the focus
   main.disabled = ["loading", "starting", "stopping"].includes(state);
+  if (isFocusLost && !main.disabled) main.focus({ preventScroll: true });
   reset.disabled = state === "idle";
   write.disabled = !["loaded", "training", "stopping", "stopped", "finished"].includes(state);
   const isAtRest = state === "stopped" || state === "finished";

@@ -85,7 +85,6 @@ export class Storage {
     // request.json is deleted first: if the page ends before all files are deleted, no run is found.
     for (const name of names.sort((a) => a === "request.json" ? -1 : 1)) await remove(`saved/${name}`);
     if (this.unsaved !== undefined) return;
-    await navigator.storage.persist?.().catch(() => false);
     const { quota = 0, usage = 0 } = await navigator.storage.estimate();
     if (quota - usage >= bytes) return;
     const mb = (bytes: number) => `${Math.ceil(bytes / 1e6)} MB`;

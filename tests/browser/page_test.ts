@@ -38,6 +38,8 @@ browserTest({ name: "the page: start, stop, resume, reset" }, async (page) => {
   const threads = await page.evaluate(() => navigator.hardwareConcurrency);
   assertEquals(await page.textContent("#path"), threads === 1 ? "CPU with one thread" : `CPU with ${threads} threads`);
   assert(await page.isDisabled("#text"), "settings are fixed until reset");
+  const focused = () => page.evaluate(() => document.activeElement!.id);
+  assertEquals(await focused(), "main", "Start was disabled for a moment, and has the focus again");
 
   // Waits for the untrained model's sample, the plot and the figures.
   await page.waitForFunction(() =>
@@ -63,8 +65,9 @@ browserTest({ name: "the page: start, stop, resume, reset" }, async (page) => {
   await page.click("#main");
   await textIs(page, "samples", "After 40 updates");
   await stateIs(page, "training");
-  await page.click("#main");
+  await page.press("#main", "Enter");
   await stateIs(page, "stopped");
+  assertEquals(await focused(), "main");
   const log = await page.textContent("#log");
   assert(log.includes(`stopped after ${stopped} updates\n`), "the log continues");
   const iterations = log.matchAll(/^iter (\d+): loss ([\d.]+)/gm).map(([, iter, loss]) => [Number(iter), Number(loss)])

@@ -121,7 +121,7 @@ browserTest(
   async (page) => {
     await small(page, 10_000);
     await page.click("#main");
-    await textIs(page, "samples", "After 20 updates");
+    await textIs(page, "samples", "After 40 updates"); // the checkpoint after 20 updates is saved
     const other = await page.context().newPage();
     await other.goto(await address(page));
     await isShown(other, "saved");
