@@ -33,7 +33,7 @@ const view = new View();
 /** The message for a worker that did not load. Browsers do not give the reason. */
 const NOT_LOADED =
   "The engine did not load. Either the server has stopped, or this browser is too old: it must support " +
-  "“using” declarations, as Chrome and Edge 134 and Firefox 141 do.";
+  "“using” declarations, as Chrome and Edge 134, Firefox 141 and Safari 27.3 do.";
 let engine: Worker | undefined;
 let state: State;
 /** Whether the engine is generating a text for the prompt. */
