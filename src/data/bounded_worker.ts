@@ -103,7 +103,8 @@ async function connect<Request, Reply>(serve: Serve<Request, Reply>, specifier: 
 
 /**
  * Sends requests to a worker, one after the other. The first request starts the worker. If a request exceeds a limit,
- * the worker is ended, and the next request starts a new one.
+ * the worker is ended, and the next request starts a new one. (Node.js ends the worker's thread even in an endless loop;
+ * in Deno the thread goes on until the loop or the process ends.)
  */
 export class BoundedWorker<Request, Reply> implements Disposable {
   readonly #turns = new Turns();

@@ -10,6 +10,7 @@ import {
   tokenizerFromJSON,
   WordTokenizer,
 } from "../../src/tokenizer/mod.ts";
+import { processorTime } from "../testing.ts";
 
 const user = (content: string): Message => ({ role: "user", content });
 const assistant = (content: string): Message => ({ role: "assistant", content });
@@ -80,6 +81,13 @@ Deno.test("a request fails if its worker is disposed of, and a template renders 
   await new Promise((resolve) => setTimeout(resolve, 300));
   template[Symbol.dispose]();
   await ended;
+  // The disposed worker's loop ends, too, when its time is over.
+  for (let used = Infinity, i = 0; used > 20; i++) {
+    assert(i < 100, "a thread goes on");
+    const before = processorTime();
+    await new Promise((resolve) => setTimeout(resolve, 200));
+    used = processorTime() - before;
+  }
 });
 
 Deno.test("special tokens can be added to any tokenizer, and are saved with it", async () => {
