@@ -27,7 +27,7 @@ interface Running {
  * The program of the process. It imports the function's file by a literal name, because such an import needs no
  * permission. Afterwards it gives up the permission to import from well-known hosts, which every process has.
  */
-const sourceOf = (url: string) =>
+const sourceOf = (url: string, seconds: number) =>
   `const reply = (what) => Deno.stdout.writeSync(new TextEncoder().encode(JSON.stringify(what) + "\\n"));
 for (const name of ["log", "info", "debug"]) console[name] = console.error; // replies go to the standard output
 Deno.addSignalListener("SIGINT", () => {}); // the parent decides what Ctrl-C does
@@ -38,10 +38,13 @@ const { default: score } = await import(${JSON.stringify(url)}).catch((error) =>
 });
 await Deno.permissions.revoke({ name: "import" });
 reply(typeof score === "function" ? {} : { failed: "its default export is not a function" });
+const call = new (process.getBuiltinModule("node:vm").Script)("call()");
 const answer = async (sample) => {
   sample.ids = Int32Array.from(sample.ids);
+  globalThis.call = () => score(sample.prompt, sample.completion, sample);
   try {
-    const given = await score(sample.prompt, sample.completion, sample);
+    // The parent ends a call that takes too long. The timeout is for a call that outlives its parent.
+    const given = await call.runInThisContext({ timeout: ${Math.min(2 ** 31, Math.ceil(OUTLIVES * 1000 * seconds))} });
     if (Number.isFinite(given)) reply({ score: given });
     else reply({ failed: "gives " + (typeof given === "string" ? JSON.stringify(given) : given) + ", expected a finite number" });
   } catch (error) {
@@ -63,6 +66,9 @@ const LOADING = 30;
 
 /** The largest heap of the process, in MB. */
 const MEGABYTES = 1024;
+
+/** A call that outlives its parent is ended after this many times its time limit. */
+const OUTLIVES = 10;
 
 /** The longest reply, in characters. */
 const LONGEST = 2 ** 16;
@@ -149,7 +155,7 @@ export class RewardFunction implements Reward {
     }
     const unusable = (why: string) => new ConfigError(`${this.path} cannot be used as a reward function: ${why}`);
     const { pathToFileURL } = builtin<{ pathToFileURL(path: string): URL }>("node:url");
-    const source = `data:text/javascript,${encodeURIComponent(sourceOf(pathToFileURL(this.path).href))}`;
+    const source = `data:text/javascript,${encodeURIComponent(sourceOf(pathToFileURL(this.path).href, this.seconds))}`;
     let process: Deno.ChildProcess;
     try {
       process = new Deno.Command(Deno.execPath(), {

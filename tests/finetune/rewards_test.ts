@@ -15,6 +15,12 @@ import { assertClose, inFolder } from "../testing.ts";
 const sample = (prompt: Sample["prompt"], completion = "abc"): Sample => {
   return { prompt, completion, ids: Int32Array.of(1, 2, 3), from: 1, ended: true, more: { answer: 4 } };
 };
+/** Waits until a process has ended, for at most 30 seconds. */
+async function assertEnds(pid: number): Promise<void> {
+  const ended = `for i in $(seq 300); do kill -0 ${pid} 2>/dev/null || exit 0; sleep 0.1; done; exit 1`;
+  const { success } = await new Deno.Command("sh", { args: ["-c", ended] }).output();
+  assert(success, "the process of a reward function still runs");
+}
 /** Writes a text to a file, opens it as a reward function, and runs `body` with it. */
 async function withFunction(
   source: string,
@@ -109,9 +115,7 @@ Deno.test("a reward function that hangs is ended after its time limit, and the n
       assertStringIncludes(message, "takes more than 2 seconds for one completion");
       assertStringIncludes(message, `"${prompt}"`);
       assertEquals([...await reward.score([sample("works")])], [5]);
-      const ended = `for i in $(seq 300); do kill -0 ${pid} 2>/dev/null || exit 0; sleep 0.1; done; exit 1`;
-      const { success } = await new Deno.Command("sh", { args: ["-c", ended] }).output();
-      assert(success, "the process of the first call still runs");
+      await assertEnds(pid);
     }
     const controller = new AbortController(), { signal } = controller;
     const waiting = reward.score([sample("wait")], { signal });
@@ -133,6 +137,35 @@ Deno.test("a reward function that ends its process, fills its heap or writes res
       assertStringIncludes(message, `"${prompt}"`);
       assertEquals([...await reward.score([sample("works")])], [5]);
     }
+  }));
+
+Deno.test("a reward function in an endless loop ends some time after its program was killed", () =>
+  inFolder(async (folder) => {
+    const { href } = new URL("../../src/finetune/reward_function.ts", import.meta.url), main = `${folder}/main.ts`;
+    const reward =
+      'export default (prompt) => { if (prompt === "pid") return Deno.pid; console.log("loops"); for (;;); };';
+    await Deno.writeTextFile(`${folder}/reward.ts`, reward);
+    const sample = "completion: '', ids: new Int32Array(2), from: 1, ended: true";
+    const source = `import { RewardFunction } from ${JSON.stringify(href)};
+      const reward = await RewardFunction.open("${folder}/reward.ts", { seconds: 0.5 });
+      console.log((await reward.score([{ prompt: "pid", ${sample} }]))[0]);
+      await reward.score([{ prompt: "loop", ${sample} }]);`;
+    await Deno.writeTextFile(main, source);
+    const flags = ["--no-prompt", "--no-check", "--allow-read", `--allow-run=${Deno.execPath()}`];
+    const command = new Deno.Command(Deno.execPath(), {
+      args: ["run", ...flags, main],
+      stdout: "piped",
+      stderr: "piped",
+    });
+    const child = command.spawn(),
+      [out, err] = [child.stdout, child.stderr].map((stream) => {
+        return stream.pipeThrough(new TextDecoderStream()).getReader();
+      });
+    const pid = Number((await out.read()).value);
+    assertEquals((await err.read()).value, "loops\n");
+    child.kill("SIGKILL");
+    await Promise.all([child.status, out.cancel(), err.cancel()]);
+    await assertEnds(pid);
   }));
 
 Deno.test("a process suspended for longer than the time limit does not make a reward function time out", () =>
