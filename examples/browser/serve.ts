@@ -26,7 +26,7 @@ export async function files(): Promise<Map<string, { type: string; body: string 
   ]);
   for (const name of ["page", "worker"]) {
     const entrypoints = [new URL(`${name}.ts`, import.meta.url).href];
-    // Not minified: Deno's esbuild then drops the disposal of some `using` declarations (evanw/esbuild#4482).
+    // Not minified: esbuild before 0.28.1, such as Deno's, then loses the disposal of some `using` declarations.
     const { outputFiles, errors } = await Deno.bundle({ entrypoints, platform: "browser", write: false });
     const body = outputFiles?.[0]?.text();
     if (!body) throw new TypeError(`${name}.ts cannot be bundled: ${errors.map(({ text }) => text).join(", ")}`);
