@@ -127,6 +127,13 @@ function defineTile(f: WasmFunction, width: Columns) {
   );
 }
 
+/** Whether the WebAssembly engine has SIMD and relaxed SIMD, which the tiles and most kernels need. */
+export function hasRelaxedSimd(): boolean {
+  const f = WasmFunction.main("probe"), v = new Lanes(f, 8), x = v.accumulator();
+  v.madd(x, x, x);
+  return WebAssembly.validate(f.module({ initial: 1, maximum: 1, shared: false }));
+}
+
 let chosen: Columns | undefined;
 
 /**
@@ -143,25 +150,19 @@ export function tileColumns(): Columns {
   return chosen;
 }
 
-const times = new Map<Columns, number>(), PAGES = { initial: 1, maximum: 1, shared: false };
-
-/** A module whose function computes `calls` tiles. */
-function tileModule(width: Columns): Uint8Array<ArrayBuffer> {
-  const f = WasmFunction.main("time"), [a, b, c, calls] = [0, 1, 2, 3].map(() => f.parameter("i32"));
-  const tile = defineTile(f, width);
-  f.loop(0, calls, 1, () => f.call(tile, a, b, c, 4 * width, KC, 0, 0));
-  return f.module(PAGES);
-}
-
-/** Whether the WebAssembly engine has SIMD and relaxed SIMD, which a tile uses, as most kernels do. */
-export const canRunTiles = (): boolean => WebAssembly.validate(tileModule(8));
+const times = new Map<Columns, number>();
 
 /** Milliseconds per 20 · KC multiply-adds (of single elements) in the tile, measured once per width. */
 export function timeTile(width: Columns): number {
   const known = times.get(width);
   if (known !== undefined) return known;
-  const module = new WebAssembly.Module(tileModule(width)), memory = new WebAssembly.Memory(PAGES);
-  const { exports } = new WebAssembly.Instance(module, { env: { memory, scratch: 0 } });
+  const f = WasmFunction.main("time"), [a, b, c, calls] = [0, 1, 2, 3].map(() => f.parameter("i32"));
+  const tile = defineTile(f, width), pages = { initial: 1, maximum: 1, shared: false };
+  f.loop(0, calls, 1, () => f.call(tile, a, b, c, 4 * width, KC, 0, 0));
+  const memory = new WebAssembly.Memory(pages);
+  const { exports } = new WebAssembly.Instance(new WebAssembly.Module(f.module(pages)), {
+    env: { memory, scratch: 0 },
+  });
   const run = exports.run as (a: number, b: number, c: number, calls: number) => void;
   let best = Infinity;
   for (let repeat = 0; repeat < 10; repeat++) {
