@@ -72,13 +72,20 @@ export async function writeSafetensors(
   tensors: Iterable<NamedSource>,
   { metadata, open }: { metadata?: Readonly<Record<string, string>>; open?: OpenFile } = {},
 ): Promise<void> {
-  const entries = [...tensors];
-  const header = new Map<string, unknown>(metadata && [["__metadata__", metadata]]);
+  await writeFile(path, safetensorsParts(tensors, { metadata }), open);
+}
+
+/** The contents of a safetensors file, in pieces. @param options.metadata strings for the header */
+export function safetensorsParts(
+  tensors: Iterable<NamedSource>,
+  { metadata }: { metadata?: Readonly<Record<string, string>> } = {},
+): AsyncGenerator<Uint8Array> {
+  const entries = [...tensors], header = new Map<string, unknown>(metadata && [["__metadata__", metadata]]);
   let end = 0;
   for (const [name, { dtype, shape }] of entries) {
     header.set(name, { dtype, shape, data_offsets: [end, end += byteLength(dtype, shape)] });
   }
-  await writeFile(path, parts(JSON.stringify(Object.fromEntries(header)), entries), open);
+  return parts(JSON.stringify(Object.fromEntries(header)), entries);
 }
 
 async function* parts(header: string, entries: readonly NamedSource[]): AsyncGenerator<Uint8Array> {

@@ -7,8 +7,8 @@ import { noGrad } from "../engine/autograd.ts";
 import type { Tensor } from "../engine/tensor.ts";
 import { CheckpointError } from "../errors.ts";
 import { Checksum } from "../files/checksum.ts";
-import { exists, type OpenFile } from "../files/files.ts";
-import { SafetensorsFile, type TensorSource, writeSafetensors } from "../files/safetensors.ts";
+import { exists, type OpenFile, replaceFile } from "../files/files.ts";
+import { SafetensorsFile, safetensorsParts, type TensorSource } from "../files/safetensors.ts";
 import type { GPT } from "../gpt.ts";
 import type { NumberArray } from "../kernel.ts";
 import { Breather } from "../loop/breather.ts";
@@ -152,7 +152,7 @@ export async function storedFeatures(
     name,
     { dtype: "F32", shape: [values.length / nEmbd, nEmbd], data: () => values as Float32Array<ArrayBuffer> },
   ]);
-  await writeSafetensors(path, tensors, { metadata, open });
+  await replaceFile(path, safetensorsParts(tensors, { metadata }), open);
   return { features, read: false };
 }
 

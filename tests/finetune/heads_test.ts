@@ -287,6 +287,12 @@ Deno.test("training on stored features has the same losses as through the body, 
       );
       const another = new GPT(SIZES, { device, seed: 9 });
       await assertRejects(() => storedFeatures(path, another, { rows }), CheckpointError, "features of another model");
+      const nowhere = `${folder}/no/a.safetensors`;
+      await assertRejects(
+        () => storedFeatures(nowhere, model, { rows }),
+        CheckpointError,
+        `Cannot write ${nowhere}: no such`,
+      );
     }
     model.unfreeze();
     const rows = someRows(4), features = { train: await headFeatures(model, rows), val: new Float32Array(0) };
