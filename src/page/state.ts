@@ -1,6 +1,9 @@
 /** What all parts share: the served models, the chosen model, and the place for errors. */
 import { Failure, json, key, type Model, reasonOf } from "./api.ts";
-import { find, make } from "./dom.ts";
+import { find, make, store, stored } from "./dom.ts";
+
+/** Name of the chosen model in `sessionStorage`, so that a reloaded page goes on with it. */
+const NAME = "nanogpt model";
 
 const select = find<HTMLSelectElement>("model");
 let models: readonly Model[] = [];
@@ -12,20 +15,25 @@ export const allModels = (): readonly Model[] => models;
 /** Calls a function whenever another model is chosen or the list changes. */
 export const onModel = (listener: () => void): void => void listeners.push(listener);
 const tell = () => listeners.forEach((listener) => listener());
+function chosen(): void {
+  store(sessionStorage, NAME, select.value);
+  tell();
+}
 
 /** Chooses a model. */
 export function choose(id: string): void {
   select.value = id;
-  tell();
+  chosen();
 }
 
 /** Reads the list of models from the server. */
 export async function readModels(): Promise<void> {
   try {
-    const { data } = await json<{ data: Model[] }>("/v1/models"), chosen = select.value;
+    const { data } = await json<{ data: Model[] }>("/v1/models");
+    const last = select.value || stored<string>(sessionStorage, NAME);
     models = data;
     select.replaceChildren(...data.map(({ id }) => make("option", { value: id }, id)));
-    if (data.some(({ id }) => id === chosen)) select.value = chosen;
+    if (data.some(({ id }) => id === last)) select.value = last!;
     fail(undefined);
   } catch (error) {
     fail(error);
@@ -57,7 +65,7 @@ export function openKey(): void {
 
 /** Adds event handlers. @param keyed called after the user has entered a key */
 export function bindState(keyed: () => void): void {
-  select.addEventListener("change", tell);
+  select.addEventListener("change", chosen);
   find("key-button").addEventListener("click", openKey);
   find("key-form").addEventListener("submit", () => {
     key.value = field.value.trim();

@@ -186,7 +186,9 @@ for (const colorScheme of ["light", "dark"] as const) {
     await pictures(page, `chat-${colorScheme}`);
     await page.click(".rivals article:nth-child(2) button");
     assertEquals((await turns()).at(-1), rivals[1]);
-    await page.goto(server.url + "/#chat");
+    await page.goto(server.url + "/?reloaded#chat");
+    await ready(page);
+    assertEquals(await valueOf(page, "model"), "chats"); // the chosen model, which is not the first one
     await page.waitForFunction(() => document.querySelectorAll("#turns > li").length === 4);
     await textIs(page, "preference-count", "1 choice");
     const [row] = await page.evaluate(() => JSON.parse(localStorage.getItem("nanogpt preferences")!));
@@ -194,7 +196,6 @@ for (const colorScheme of ["light", "dark"] as const) {
     assertEquals([row.chosen, row.rejected], rivals.toReversed().map((content) => [{ role: "assistant", content }]));
 
     server.engine.holdAt = server.engine.tokens + 3;
-    await page.selectOption("#model", "chats");
     await page.fill("#draft", "stop");
     await page.press("#draft", "Enter");
     await page.waitForFunction(() =>
