@@ -257,8 +257,9 @@ export class Trainer implements Disposable {
       }
     }
     yield* this.#report(); // throws if a loss is not finite, before anything is saved
-    // train.py makes one more update after it has saved iteration maxIters, and does not save that update.
-    if (this.#iter > 0 && this.#saved < (over ? this.#iter : maxIters)) yield* this.#save({ best: false });
+    // train.py makes one more update after it has evaluated and saved iteration maxIters, and does not save that update.
+    const due = over || maxIters % evalInterval !== 0 ? this.#iter : maxIters;
+    if (this.#iter > 0 && this.#saved < due) yield* this.#save({ best: false });
   }
 
   /** Evaluates, and saves a checkpoint if one is due. An interrupted evaluation changes nothing. */

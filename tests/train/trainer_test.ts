@@ -167,17 +167,26 @@ Deno.test("trainer: a run interrupted between, within or after evaluations resum
 
 Deno.test("trainer: a run that ends between two evaluations saves its last state", () =>
   withDevice("cpu", async (device, path) => {
-    const folder = await newRun(path);
-    const events = await collect(setup(device, { maxIters: 7 }, { folder }).run());
+    const folder = await newRun(`${path}/a`), options = { maxIters: 7, logInterval: 1 };
+    const events = await collect(setup(device, options, { folder }).run());
     assertEquals(ofKind(events, "checkpoint"), [{
       kind: "checkpoint",
       iter: 8,
       name: "checkpoint-000008",
       best: false,
     }]);
-    const resumed = setup(device, { maxIters: 7 }, { folder: await RunFolder.open(path) });
+    const resumed = setup(device, options, { folder: await RunFolder.open(`${path}/a`) });
     await resumed.resume();
     assertEquals(await collect(resumed.run()), []);
+
+    // A run that stops one update before its end, and resumes, ends with the same state.
+    const controller = new AbortController(), stopped = setup(device, options, { folder: await newRun(`${path}/b`) });
+    for await (const { kind, iter } of stopped.run(controller)) if (kind === "step" && iter === 6) controller.abort();
+    const last = setup(device, options, { folder: await RunFolder.open(`${path}/b`) });
+    await last.resume();
+    assertEquals(last.iter, 7);
+    await collect(last.run());
+    assertEquals(await outcome(`${path}/b`), await outcome(`${path}/a`));
   }));
 
 Deno.test("trainer: saves nothing before the first update", () =>
