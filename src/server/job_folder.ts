@@ -30,10 +30,13 @@ export async function removeAll(path: string): Promise<void> {
   if (await exists(path)) await system.remove(path, { recursive: true });
 }
 
-/** Removes what a finished job no longer needs: everything but the models that it has made. */
+/**
+ * Removes what a finished job no longer needs: everything but the models that it has made. It does not fail, because no
+ * one waits for it: the folder may be removed meanwhile.
+ */
 export async function clearJob(folder: string): Promise<void> {
-  if (!await exists(folder)) return;
-  for await (const { name } of system.readDir(folder)) {
+  const names = await Array.fromAsync(system.readDir(folder), ({ name }) => name).catch(() => []);
+  for (const name of names) {
     if (name !== "checkpoints") await removeAll(`${folder}/${name}`).catch(() => {});
   }
 }

@@ -2,6 +2,7 @@
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { createDevice } from "../../src/device/create.ts";
 import { loadPretrained } from "../../src/pretrained/load.ts";
+import { clearJob } from "../../src/server/job_folder.ts";
 import { inFolder } from "../testing.ts";
 import { type Answer, type Client, completions, JOBS, lines, withJobs } from "./jobs_client.ts";
 
@@ -234,4 +235,17 @@ Deno.test("jobs: a job that ends the server repeatedly fails after five starts",
       const { status, error } = await get(`${JOBS}/${id}`);
       assertEquals([status, error.message], ["failed", "The server ended 5 times before this job made progress"]);
     });
+  }));
+
+Deno.test("jobs: clearing a job's folder does not fail when the folder is removed meanwhile", () =>
+  inFolder(async (folder) => {
+    const removed = async (turns: number) => {
+      for (let turn = 0; turn < turns; turn++) await Promise.resolve();
+      await Deno.remove(folder, { recursive: true });
+    };
+    for (let turns = 0; turns < 40; turns++) {
+      await Deno.mkdir(`${folder}/run`, { recursive: true });
+      await Promise.all([clearJob(folder), removed(turns)]);
+    }
+    await Deno.mkdir(folder);
   }));
