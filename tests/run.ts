@@ -74,6 +74,17 @@ const given = Deno.args.length > 0;
 const LANES = given ? 1 : Math.min(2, navigator.hardwareConcurrency);
 const live = LANES === 1;
 
+/** Reads a stream, and writes it to `shown` at once. */
+async function read(stream: ReadableStream<Uint8Array>, shown?: typeof Deno.stdout): Promise<string> {
+  const decoder = new TextDecoder();
+  let text = "";
+  for await (const chunk of stream) {
+    await shown?.write(chunk);
+    text += decoder.decode(chunk, { stream: true });
+  }
+  return text;
+}
+
 /** Runs `deno test` on `tests`, without checking types, which `deno task check` does. */
 async function deno({ mode, flags, tests, ignore = [], env, more = [] }: Run): Promise<Counts> {
   const own = SEPARATE.find((folder) => folder === mode), ours = own === "native" ? undefined : own;
@@ -100,14 +111,13 @@ async function deno({ mode, flags, tests, ignore = [], env, more = [] }: Run): P
     env: { ...env, DENO_V8_FLAGS: flags, NO_COLOR: "1" },
     cwd: root,
     stdout: "piped",
+    stderr: "piped",
   }).spawn();
-  let text = "";
-  const decoder = new TextDecoder();
   console.log(live ? title : `${mode}: begins`);
-  for await (const chunk of child.stdout) {
-    if (live) await Deno.stdout.write(chunk);
-    text += decoder.decode(chunk, { stream: true });
-  }
+  const [text, warnings] = await Promise.all([
+    read(child.stdout, live ? Deno.stdout : undefined),
+    read(child.stderr, Deno.stderr),
+  ]);
   if (!live) console.log(`${title}\n${text}`);
   const { success } = await child.status;
   const summary = text.matchAll(/^(?:ok|FAILED) \| (\d+) passed.*? \| (\d+) failed(?:.*? \| (\d+) ignored)?/gm)
@@ -118,7 +128,7 @@ async function deno({ mode, flags, tests, ignore = [], env, more = [] }: Run): P
   if (counts.failed === 0 && (!success || counts.passed + counts.skipped === 0)) counts.failed = 1;
   const errors = counts.failed === 0
     ? undefined
-    : `${title}\n${/^ ERRORS $[^]*/m.exec(text)?.[0] ?? text.slice(-2000)}`;
+    : `${title}\n${/^ ERRORS $[^]*/m.exec(text)?.[0] ?? warnings.slice(-4000)}`;
   return { ...counts, errors };
 }
 
