@@ -122,7 +122,7 @@ export class HeadTask extends RowTask {
         return { weight: count / rows.length, arrays: task.arrays("train", numbers) };
       })
     );
-    return Object.assign(task, { draw: () => batches, evaluate: () => batches });
+    return task.rehearse(batches);
   }
 
   /** @internal */

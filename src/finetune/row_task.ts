@@ -96,11 +96,16 @@ export abstract class RowTask implements Task {
     }
   }
 
-  /** Makes every update and every evaluation draw all rows to evaluate on, to estimate memory. @internal */
-  protected rehearse(): this {
-    const count = this.microBatches("val"), batches = [...this.evaluate("val", { count })];
-    const draw = () => batches.map(({ arrays }) => ({ arrays, weight: 1 / count }));
-    return Object.assign(this, { draw, evaluate: draw });
+  /**
+   * Makes every update and every evaluation draw the same batches, to estimate memory. Default: all rows to evaluate on.
+   * @internal
+   */
+  protected rehearse(batches: readonly MicroBatch[] = this.#allRows()): this {
+    return Object.assign(this, { draw: () => batches, evaluate: () => batches });
+  }
+  #allRows(): MicroBatch[] {
+    const count = this.microBatches("val");
+    return Array.from(this.evaluate("val", { count }), ({ arrays }) => ({ arrays, weight: 1 / count }));
   }
 
   /** Creates AdamW over all trainable parameters, with one group per layer if their learning rates differ. */
