@@ -44,7 +44,11 @@ export interface AskOptions {
 /** A message to the worker. `of` is the number of the request, `id` the number of a question within it. */
 type ToWorker<Request> =
   & { readonly of: number }
-  & ({ readonly request: Request } | { readonly ping: number } | { readonly id: number; readonly answer: unknown });
+  & (
+    | { readonly request: Request; readonly milliseconds: number }
+    | { readonly ping: number }
+    | { readonly id: number; readonly answer: unknown }
+  );
 type FromWorker =
   & { readonly of: number }
   & (
@@ -67,6 +71,7 @@ interface Threads {
 /** The worker's main program. Like `serve`, it is sent as source text. */
 async function connect<Request, Reply>(serve: Serve<Request, Reply>, specifier: string): Promise<void> {
   const { parentPort } = process.getBuiltinModule("node:worker_threads"), handle = serve(await import(specifier));
+  const run = new (process.getBuiltinModule("node:vm").Script)("run()");
   const waiting = new Map<number, (answer: unknown) => void>();
   let asked = 0;
   // A parser that reads several parts at once stops awaiting them when one has failed, so later failures have no
@@ -93,7 +98,9 @@ async function connect<Request, Reply>(serve: Serve<Request, Reply>, specifier: 
     try {
       // If the heap filled up before the listener returns, Deno would end the worker without any event.
       await undefined;
-      post({ reply: await handle(message.request, ask) });
+      // In Deno, a thread that is ended in an endless loop goes on with it. node:vm ends a loop before the first await.
+      Object.assign(globalThis, { run: () => handle(message.request, ask) });
+      post({ reply: await run.runInThisContext({ timeout: message.milliseconds }) });
     } catch (error) {
       post({ failed: (error as Error).message });
     }
@@ -103,8 +110,7 @@ async function connect<Request, Reply>(serve: Serve<Request, Reply>, specifier: 
 
 /**
  * Sends requests to a worker, one after the other. The first request starts the worker. If a request exceeds a limit,
- * the worker is ended, and the next request starts a new one. (Node.js ends the worker's thread even in an endless loop;
- * in Deno the thread goes on until the loop or the process ends.)
+ * the worker is ended, and the next request starts a new one.
  */
 export class BoundedWorker<Request, Reply> implements Disposable {
   readonly #turns = new Turns();
@@ -151,7 +157,7 @@ export class BoundedWorker<Request, Reply> implements Disposable {
       const ping = setInterval(() => open === 0 && worker.postMessage({ of, ping: said }), 250);
       const timer = setTimeout(() => this.#end(`takes more than ${seconds} seconds`), 1000 * seconds);
       try {
-        worker.postMessage({ of, request });
+        worker.postMessage({ of, request, milliseconds: Math.ceil(2000 * seconds) }); // later than the timer above
         return await ended.promise;
       } finally {
         clearTimeout(timer);

@@ -34,7 +34,6 @@ interface Request {
   readonly variables: Readonly<Record<string, unknown>> & { readonly messages: readonly unknown[] };
   readonly renderings: readonly Rendering[];
   readonly characters: number;
-  readonly seconds: number;
   /** Milliseconds since 1970. */
   readonly now: number;
 }
@@ -42,10 +41,7 @@ interface Request {
 interface Jinja {
   readonly Template: new (source: string) => { readonly parsed: unknown };
   readonly Environment: new () => { set(name: string, value: unknown): void };
-  readonly Interpreter: new (environment: unknown) => {
-    run(program: unknown): { readonly value: string };
-    evaluate(node: unknown, environment: unknown): unknown;
-  };
+  readonly Interpreter: new (environment: unknown) => { run(program: unknown): { readonly value: string } };
 }
 /**
  * The worker's code. It is sent to the worker as source text, so it must not use anything defined outside this
@@ -80,22 +76,8 @@ const serve: Serve<Request, string[]> = ({ Template, Environment, Interpreter }:
     throw new Error(`says: ${message}`);
   };
 
-  /**
-   * An interpreter that reads the clock at every node of the program, and ends the program when its time is over. In
-   * Deno nothing else would: a worker that is ended while it runs a loop goes on with it.
-   */
-  function timedInterpreter(environment: unknown, end: number, message: string) {
-    const interpreter = new Interpreter(environment), { evaluate } = interpreter;
-    interpreter.evaluate = function (...args) {
-      if (Date.now() > end) throw new Error(message);
-      return evaluate.apply(this, args);
-    };
-    return interpreter;
-  }
-
   let last: { source: string; parsed: unknown } | undefined;
-  function render({ source, variables, renderings, characters, seconds, now }: Request): string[] {
-    const end = Date.now() + 1000 * seconds, late = `takes more than ${seconds} seconds`;
+  function render({ source, variables, renderings, characters, now }: Request): string[] {
     if (last?.source !== source) {
       try {
         last = { source, parsed: new Template(source).parsed };
@@ -116,10 +98,10 @@ const serve: Serve<Request, string[]> = ({ Template, Environment, Interpreter }:
       for (const [name, value] of Object.entries(all)) environment.set(name, value);
       let text: string;
       try {
-        text = timedInterpreter(environment, end, late).run(last!.parsed).value;
+        text = new Interpreter(environment).run(last!.parsed).value;
       } catch (error) {
         const { message } = error as Error;
-        throw new Error(message === late || message.startsWith("says: ") ? message : `fails: ${message}`);
+        throw new Error(message.startsWith("says: ") ? message : `fails: ${message}`);
       }
       if (text.length > characters) throw new Error(`gives more than ${characters} characters`);
       return text;
@@ -149,12 +131,9 @@ export class TemplateWorker implements Disposable {
    * loaded
    */
   async render(
-    { name, now = new Date(), ...request }: Omit<Request, "characters" | "seconds" | "now"> & {
-      name: string;
-      now?: Date;
-    },
+    { name, now = new Date(), ...request }: Omit<Request, "characters" | "now"> & { name: string; now?: Date },
   ): Promise<string[]> {
-    const whole = { ...request, characters: this.#characters, seconds: this.#seconds, now: now.getTime() };
+    const whole = { ...request, characters: this.#characters, now: now.getTime() };
     try {
       return await this.#worker.ask(whole, { seconds: this.#seconds });
     } catch (error) {
